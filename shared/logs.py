@@ -1,0 +1,96 @@
+"""Logging for a service: structlog in front, the standard library's records joined in.
+
+`console` is for people at a terminal, `json` for machines (one object a line). Whatever the format,
+values under a key that names a credential are replaced, and control characters in values cannot
+forge a second line: JSON escapes them, and the console form shows their `repr`.
+"""
+
+import logging
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any, Literal, TextIO
+
+import structlog
+
+__all__ = ["LogFormat", "LogLevel", "configure_logging"]
+
+LogFormat = Literal["console", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+_SECRET_KEYS = re.compile(r"token|password|secret|authorization|cookie", re.IGNORECASE)
+_CREDENTIALS = re.compile(
+    r"eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]+\.?[A-Za-z0-9_-]*|(?<=Bearer )\S+", re.IGNORECASE
+)
+_REDACTED = "[redacted]"
+
+_NOISY_AT_DEBUG = ("websockets", "httpx", "httpcore", "aiosqlite", "yoyo", "asyncio", "urllib3")
+"""Libraries whose DEBUG records carry frames, headers or statements, and so people's messages."""
+
+
+def configure_logging(
+    service: str,
+    *,
+    level: LogLevel = "info",
+    log_format: LogFormat = "console",
+    stream: TextIO | None = None,
+) -> None:
+    """Set up logging for this process. Call it once, before anything is logged.
+
+    Every line carries `service`. Records of libraries come out in the same form; those that would
+    show message texts or headers are kept at INFO even when `level` is `debug`.
+    """
+    output = stream or sys.stderr
+    common: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+        _name_service(service),
+        structlog.processors.StackInfoRenderer(),
+        structlog.processors.format_exc_info,
+        _redact,
+    ]
+    renderer: structlog.typing.Processor
+    if log_format == "json":
+        renderer = structlog.processors.JSONRenderer()
+    else:
+        renderer = structlog.dev.ConsoleRenderer(colors=output.isatty(), pad_event_to=0)
+    structlog.configure(
+        processors=[*common, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(output)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=common,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    for name in _NOISY_AT_DEBUG:
+        logging.getLogger(name).setLevel(max(logging.INFO, root.level))
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logging.getLogger(name).handlers = []
+        logging.getLogger(name).propagate = True
+
+
+def _name_service(service: str) -> structlog.typing.Processor:
+    def add(_logger: Any, _method: str, event: structlog.typing.EventDict) -> Mapping[str, Any]:
+        event["service"] = service
+        return event
+
+    return add
+
+
+def _redact(_logger: Any, _method: str, event: structlog.typing.EventDict) -> Mapping[str, Any]:
+    """Replace credentials by key and by look. This runs last, when every value is final."""
+    for key, value in event.items():
+        if key != "event" and _SECRET_KEYS.search(key) and not isinstance(value, int):
+            event[key] = _REDACTED
+        elif isinstance(value, str):
+            event[key] = _CREDENTIALS.sub(_REDACTED, value)
+    return event

@@ -1,0 +1,205 @@
+"""One SQLite database file, owned by one process: a single writing connection and a few readers.
+
+Why this shape, and not a pool:
+
+- Coroutines that share a connection share its transaction. Here a transaction is one function that
+  runs from BEGIN to COMMIT in one hand-off to the writer's thread, so nothing can come in between
+  and cancelling the caller cannot split it.
+- Up to 3.51.2 SQLite can corrupt a WAL that two connections write or checkpoint
+  (https://sqlite.org/wal.html#walresetbug); readers are opened read-only and a lock on a file
+  beside the database keeps a second process out.
+- `synchronous=FULL`: a commit returns when it is on the disk.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import importlib.resources
+import itertools
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar, cast
+
+import aiosqlite
+import yoyo
+
+__all__ = ["Database", "DatabaseInUse", "DatabaseUnavailable"]
+
+T = TypeVar("T")
+
+
+class DatabaseUnavailable(Exception):
+    """The database cannot do this now: it is locked, full, or its disk fails. Nothing was changed.
+
+    The same call may succeed later.
+    """
+
+
+class DatabaseInUse(Exception):
+    """Another process has this database open. Stop that one, or use another data directory."""
+
+
+class Database:
+    """Reads and writes one file. Make it with `open` and `close` it: forgotten, its threads go on.
+
+    Any coroutine may call `read` and `write`; writes run one after the other in the order they were
+    called. Cancelling a caller does not stop a transaction that has been handed over: it commits.
+    """
+
+    def __init__(
+        self, lock: int, writer: aiosqlite.Connection, readers: list[aiosqlite.Connection]
+    ) -> None:
+        self._lock = lock
+        self._writer = writer
+        self._readers = readers
+        self._next_reader = itertools.cycle(readers)
+
+    @classmethod
+    async def open(
+        cls,
+        path: Path,
+        migrations: str,
+        *,
+        readers: int = 2,
+        busy_timeout_s: float = 2.0,
+        cache_mib: int = 64,
+    ) -> "Database":
+        """Open `path`, making it and bringing its schema up to date first.
+
+        `migrations` is the package that holds the numbered `.sql` files.
+
+        Raises:
+            DatabaseInUse: another process has it open.
+            DatabaseUnavailable: it cannot be opened or migrated.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = _lock(path)
+        connections: list[aiosqlite.Connection] = []
+        try:
+            await asyncio.to_thread(_migrate, path, migrations)
+            for read_only in [False, *([True] * readers)]:
+                uri = f"file:{path}" + ("?mode=ro" if read_only else "")
+                connections.append(
+                    await aiosqlite.connect(
+                        uri, uri=True, isolation_level=None, timeout=busy_timeout_s
+                    )
+                )
+                await _run(connections[-1], _configure, read_only, cache_mib)
+        except (sqlite3.Error, OSError) as error:
+            await _close(connections, lock)
+            raise DatabaseUnavailable(f"{path}: {error}") from error
+        except BaseException:
+            await _close(connections, lock)
+            raise
+        return cls(lock, connections[0], connections[1:])
+
+    async def write(self, transaction: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `transaction` between BEGIN IMMEDIATE and COMMIT; when this returns it is on the disk.
+
+        An exception of `transaction` rolls back and comes out as it is.
+
+        Raises:
+            DatabaseUnavailable: locked, full or failing; rolled back.
+        """
+        return await _run(self._writer, _in_transaction, transaction)
+
+    async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `query` on a read-only connection, within one snapshot of the database.
+
+        Raises:
+            DatabaseUnavailable: the disk fails.
+        """
+        return await _run(next(self._next_reader), _in_snapshot, query)
+
+    async def backup(self, target: Path) -> None:
+        """Copy the live database to `target`, consistently and without stopping writers."""
+
+        def copy(connection: sqlite3.Connection) -> None:
+            with contextlib.closing(sqlite3.connect(target)) as destination:
+                connection.backup(destination)
+
+        await _run(self._readers[0], copy)
+
+    async def close(self) -> None:
+        """Wait for what was handed over, then close every connection and let other processes in."""
+        await _close([*self._readers, self._writer], self._lock)
+
+
+async def _run(
+    connection: aiosqlite.Connection, function: Callable[..., T], *arguments: object
+) -> T:
+    """Run a whole function on the connection's thread.
+
+    aiosqlite's public methods cost one hand-off a statement; `_execute` is what they are made of,
+    and a batch of messages needs exactly one.
+    """
+    try:
+        return cast(T, await connection._execute(function, connection._conn, *arguments))  # type: ignore[no-untyped-call]
+    except (sqlite3.OperationalError, sqlite3.InterfaceError) as error:
+        raise DatabaseUnavailable(str(error)) from error
+
+
+def _in_transaction(
+    connection: sqlite3.Connection, transaction: Callable[[sqlite3.Connection], T]
+) -> T:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        result = transaction(connection)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # a full disk has rolled back already
+            connection.execute("ROLLBACK")
+        raise
+    return result
+
+
+def _in_snapshot(connection: sqlite3.Connection, query: Callable[[sqlite3.Connection], T]) -> T:
+    connection.execute("BEGIN")
+    try:
+        return query(connection)
+    finally:
+        connection.execute("COMMIT")
+
+
+def _configure(connection: sqlite3.Connection, read_only: bool, cache_mib: int) -> None:
+    if not read_only:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA wal_autocheckpoint=4000")  # pages: a checkpoint every 16 MB
+        connection.execute("PRAGMA journal_size_limit=67108864")
+    connection.execute(f"PRAGMA cache_size={-1024 * cache_mib}")
+    connection.execute("PRAGMA temp_store=MEMORY")
+
+
+def _lock(path: Path) -> int:
+    descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise DatabaseInUse(f"{path} is open in another process") from None
+    return descriptor
+
+
+def _migrate(path: Path, package: str) -> None:
+    """Apply the migrations that are missing. The file lock is held, so yoyo's own is not needed
+    (a process killed while it holds that one would leave it held)."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    os.close(descriptor)
+    with importlib.resources.as_file(importlib.resources.files(package)) as folder:
+        migrations = yoyo.read_migrations(str(folder))
+        backend = yoyo.get_backend(f"sqlite:///{path.resolve()}")
+        try:
+            backend.apply_migrations(backend.to_apply(migrations))
+        finally:
+            backend.connection.close()
+
+
+async def _close(connections: list[aiosqlite.Connection], lock: int) -> None:
+    for connection in connections:
+        with contextlib.suppress(sqlite3.Error):
+            await connection.close()
+    os.close(lock)
