@@ -96,7 +96,7 @@ class Database:
         return cls(lock, connections[0], connections[1:])
 
     async def write(self, transaction: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `transaction` between BEGIN IMMEDIATE and COMMIT; when this returns it is on the disk.
+        """Run `transaction` between BEGIN IMMEDIATE and COMMIT; on return it is on the disk.
 
         An exception of `transaction` rolls back and comes out as it is.
 
