@@ -1,0 +1,106 @@
+# Everything a developer does with Duet. `make help` lists it. Works with GNU make 3.81 and later.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := /bin/sh
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Newest first; the first that runs, is new enough and can make environments is taken.
+PYTHON ?= python3.14 python3.13 python3.12 python3.11 python3 python
+COMPOSE = $(shell if docker compose version >/dev/null 2>&1; then echo docker compose; else echo docker-compose; fi)
+PYTEST = $(BIN)/python -m pytest
+ARGS ?=
+
+# Settings of the caller's pip and Python that would send packages or imports elsewhere.
+unexport PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_NO_DEPS PIP_DRY_RUN PIP_REQUIREMENT
+unexport PIP_REQUIRE_VIRTUALENV PIP_NO_BINARY PYTHONHOME PYTHONPATH PYTHONSAFEPATH
+
+.PHONY: run
+run: $(VENV)/.runtime-installed ## start both services here; state in ./data; Ctrl-C stops them
+	@exec $(BIN)/python -m duet
+
+.PHONY: test
+test: $(VENV)/.dev-installed ## all tests but those that need Docker; ARGS="-k name" selects
+	$(PYTEST) $(ARGS)
+
+.PHONY: test-integration
+test-integration: $(VENV)/.dev-installed ## tests on real sockets, files and processes
+	$(PYTEST) tests/integration tests/e2e $(ARGS)
+
+.PHONY: test-compose
+test-compose: $(VENV)/.dev-installed ## build the images and try them; needs a Docker engine
+	$(PYTEST) tests/compose -m compose $(ARGS)
+
+.PHONY: check
+check: $(VENV)/.dev-installed ## what must pass before a commit: style, types, imports, tests
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(PYTEST) --cov --cov-report=term:skip-covered $(ARGS)
+
+.PHONY: format
+format: $(VENV)/.dev-installed ## format the code and mend what can be mended
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+.PHONY: up
+up: ## build both images and start them in the background
+	$(COMPOSE) up --build --detach
+	@echo "Profile service: http://127.0.0.1:8000   gateway: ws://127.0.0.1:8765/v1/ws"
+	@echo "Follow them with 'make logs', stop them with 'make down'."
+
+.PHONY: down
+down: ## stop the containers; their data stays (ARGS=--volumes deletes it)
+	$(COMPOSE) down $(ARGS)
+
+.PHONY: logs
+logs: ## follow the logs of the containers
+	$(COMPOSE) logs --follow --tail=100
+
+.PHONY: lock
+lock: $(VENV)/.dev-installed ## lock the dependencies anew; ARGS=--upgrade takes newer versions
+	$(UV_COMPILE) pyproject.toml --output-file requirements.lock
+	$(UV_COMPILE) pyproject.toml --extra dev --constraint requirements.lock \
+	  --output-file requirements-dev.lock
+
+UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-header --no-emit-index-url --no-emit-find-links $(ARGS)
+
+.PHONY: clean
+clean: ## delete what tools made here, the environment too; ./data stays
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis htmlcov
+	rm -f .coverage .coverage.*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+# A missing or dangling interpreter makes the environment anew. `ensurepip` is what Debian splits off.
+$(BIN)/python:
+	@for python in $(PYTHON); do \
+	  if "$$python" -c 'import ensurepip, sqlite3, ssl, sys, venv; sys.exit(sys.version_info < (3, 11))' \
+	    >/dev/null 2>&1; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	  echo "Duet needs Python 3.11 or later with its venv module (Debian, Ubuntu: apt install" >&2; \
+	  echo "python3-venv). None of these is that: $(PYTHON). Name one: make PYTHON=/path run" >&2; \
+	  exit 1; \
+	fi; \
+	echo "Making $(VENV) with $$("$$found" --version)"; \
+	"$$found" -m venv --clear $(VENV)
+
+$(VENV)/.runtime-installed: requirements.lock $(BIN)/python
+	@echo "Installing the locked dependencies into $(VENV); needed once for each change of the lock"
+	@$(PIP_INSTALL) --requirement requirements.lock
+	@touch $@
+
+$(VENV)/.dev-installed: requirements-dev.lock $(BIN)/python
+	@echo "Installing the locked development dependencies into $(VENV)"
+	@$(PIP_INSTALL) --requirement requirements-dev.lock
+	@touch $@ $(VENV)/.runtime-installed
+
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input \
+  --require-hashes --no-deps

@@ -1,0 +1,1 @@
+"""Duet on one machine: both services, started and stopped together."""
