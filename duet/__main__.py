@@ -1,8 +1,8 @@
 """Run both services in this terminal: `python -m duet`, which is what `make run` does.
 
 They write straight to the terminal. Each has a session of its own, so that Ctrl-C does not reach it
-twice: this process turns Ctrl-C, SIGTERM or a closed terminal into one SIGTERM for each, and waits
-while they drain. A second one kills them. If a service stops by itself, the other is stopped too.
+twice: this process turns Ctrl-C, SIGTERM or a closed terminal into one SIGTERM for each and waits
+while they drain. Another Ctrl-C kills them. If a service stops by itself, the other is stopped too.
 
 Exit status: 0 after a stop that was asked for; 1 when a service failed or had to be killed.
 """
@@ -22,30 +22,36 @@ STOPPED_AS_ASKED = (0, 128 + signal.SIGTERM, -signal.SIGTERM)
 async def main() -> int:
     """Run until a signal or the first exit of a service, and return the exit status."""
     stop, kill = asyncio.Event(), asyncio.Event()
+
+    def receive(number: signal.Signals) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            kill.set()
+        stop.set()
+
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(
-            number, lambda: (kill if stop.is_set() else stop).set()
-        )
+        asyncio.get_running_loop().add_signal_handler(number, receive, number)
     services = {name: await _start(name) for name in SERVICES}
-    exits = {asyncio.create_task(one.wait()): name for name, one in services.items()}
-    asked = asyncio.create_task(stop.wait())
-    await asyncio.wait([asked, *exits], return_when=asyncio.FIRST_COMPLETED)
-    failed = [name for task, name in exits.items() if task.done() and not asked.done()]
-    for name in failed:
-        _say(f"{name} stopped (exit status {services[name].returncode}), see above; stopping too")
-    if not failed:
-        _say("stopping; once more to stop at once")
-    stop.set()
-    for service in services.values():
-        _send(service, signal.SIGTERM)
-    killed = not await _all_exit(list(exits), kill)
+    exits = [asyncio.create_task(service.wait()) for service in services.values()]
+    await _first(asyncio.create_task(stop.wait()), *exits)
+    if stop.is_set():
+        _say("stopping; Ctrl-C again stops at once")
     for name, service in services.items():
         if service.returncode is None:
-            _say(f"{name} killed: it had not stopped")
-            _send(service, signal.SIGKILL)
-            await service.wait()
+            service.send_signal(signal.SIGTERM)
+        elif not stop.is_set():
+            _say(f"{name} stopped with exit status {service.returncode}; stopping the other too")
+    failed = not stop.is_set()
+    stop.set()
+
+    everyone = asyncio.create_task(asyncio.wait(exits))
+    await _first(everyone, asyncio.create_task(kill.wait()), timeout_s=STOP_DEADLINE_S)
+    for name, service in services.items():
+        if service.returncode is None:
+            _say(f"{name} did not stop in time: killing it")
+            service.kill()
+    await everyone
     clean = all(service.returncode in STOPPED_AS_ASKED for service in services.values())
-    return 0 if clean and not failed and not killed else 1
+    return 0 if clean and not failed else 1
 
 
 async def _start(name: str) -> Process:
@@ -54,19 +60,8 @@ async def _start(name: str) -> Process:
     )
 
 
-async def _all_exit(exits: list[asyncio.Task[int]], kill: asyncio.Event) -> bool:
-    """Wait for every exit; False when the deadline or a second signal came first."""
-    everyone = asyncio.create_task(asyncio.wait(exits))
-    impatient = asyncio.create_task(kill.wait())
-    await asyncio.wait(
-        [everyone, impatient], timeout=STOP_DEADLINE_S, return_when=asyncio.FIRST_COMPLETED
-    )
-    return everyone.done()
-
-
-def _send(service: Process, number: signal.Signals) -> None:
-    if service.returncode is None:
-        service.send_signal(number)
+async def _first(*tasks: asyncio.Task[object], timeout_s: float | None = None) -> None:
+    await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
 
 
 def _say(line: str) -> None:
