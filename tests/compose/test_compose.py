@@ -1,0 +1,169 @@
+"""The stack as `docker compose up` gives it: talk through it, crash it, look for what is lost."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+
+import httpx
+import pytest
+
+from tests.compose.people import Person, Sender, connected, receive, sign_up
+from tests.compose.stack import SERVICES, Stack
+
+pytestmark = [pytest.mark.compose, pytest.mark.timeout(300)]
+
+DATABASES = {"profile-service": "users.db", "ws-gateway": "messages.db"}
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    stack = Stack()
+    try:
+        stack.up()
+        yield stack
+    finally:
+        stack.down()
+
+
+@pytest.fixture
+async def http(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=stack.http_url, trust_env=False, timeout=10) as client:
+        yield client
+
+
+@pytest.fixture
+async def alice(http: httpx.AsyncClient) -> Person:
+    return await sign_up(http, "alice")
+
+
+@pytest.fixture
+async def bob(http: httpx.AsyncClient) -> Person:
+    return await sign_up(http, "bob")
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_health_check_of_the_image_passes(stack: Stack, service: str) -> None:
+    stack.wait_until_healthy(service)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_service_runs_without_privileges_on_a_read_only_file_system(
+    stack: Stack, service: str
+) -> None:
+    status = stack.python(service, "print(open('/proc/1/status').read())")
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    assert "0" not in fields["Uid"].split()
+    assert int(fields["CapEff"], 16) == int(fields["CapBnd"], 16) == 0
+    assert fields["NoNewPrivs"] == "1"
+    assert stack.inspect(service)["HostConfig"]["ReadonlyRootfs"]
+
+
+def test_service_secret_is_made_once_and_only_the_services_can_read_it(stack: Stack) -> None:
+    program = (
+        "import hashlib, os; path = os.environ['DUET_SERVICE_SECRET_FILE'];"
+        "print(oct(os.stat(path).st_mode), hashlib.sha256(open(path, 'rb').read()).hexdigest())"
+    )
+    first, second = (stack.python(service, program) for service in SERVICES)
+    assert first == second
+    assert first.startswith("0o100600 ")
+
+
+async def test_two_people_talk_through_the_published_ports(
+    stack: Stack, alice: Person, bob: Person
+) -> None:
+    async with (
+        connected(stack.websocket_url, alice) as alices,
+        connected(stack.websocket_url, bob) as bobs,
+    ):
+        for sender, text in ((alices, "Hello Bob"), (bobs, "Hello Alice")):
+            to, receiver = (bob.id, bobs) if sender is alices else (alice.id, alices)
+            await sender.send(json.dumps({"type": "send", "id": text, "to": to, "text": text}))
+            ack = await receive(sender, "ack")
+            message = await receive(receiver, "message")
+            assert (message["text"], message["seq"]) == (text, ack["seq"])
+
+
+async def test_acknowledged_messages_survive_a_killed_gateway_once_and_in_order(
+    stack: Stack, alice: Person, bob: Person
+) -> None:
+    ids = [f"message-{number}" for number in range(1, 2001)]
+    sender = Sender(stack.websocket_url, alice, bob)
+    sending = asyncio.create_task(sender.send_all(ids))
+    await sender.acknowledgements(at_least=200)
+    await asyncio.to_thread(stack.kill, "ws-gateway")
+    assert not sending.done(), "the kill came after the traffic"
+    await asyncio.to_thread(stack.start, "ws-gateway")
+    await sending
+
+    assert sender.reconnects > 0
+    assert [sender.acknowledged[one]["seq"] for one in ids] == list(range(1, len(ids) + 1))
+    again = Sender(stack.websocket_url, alice, bob)
+    await again.send_all(ids)
+    for one in ids:
+        assert again.acknowledged[one] == sender.acknowledged[one] | {"duplicate": True}
+
+
+async def test_profile_service_killed_loses_no_account_and_ends_no_conversation(
+    stack: Stack, http: httpx.AsyncClient, alice: Person, bob: Person
+) -> None:
+    signed_up: list[Person] = []
+
+    async def sign_up_until_it_fails() -> None:
+        while True:
+            signed_up.append(await sign_up(http, "crowd"))
+
+    crowd = asyncio.create_task(sign_up_until_it_fails())
+    async with connected(stack.websocket_url, bob) as bobs:
+        before = Sender(stack.websocket_url, alice, bob)
+        await before.send_all(["before"])
+        async with connected(stack.websocket_url, alice) as alices:
+            await asyncio.to_thread(stack.kill, "profile-service")
+            with pytest.raises(httpx.TransportError):
+                await crowd
+            frame = {"type": "send", "id": "during", "to": bob.id, "text": "during"}
+            await alices.send(json.dumps(frame))
+            assert (await receive(alices, "ack"))["seq"] == 2
+            assert [(await receive(bobs, "message"))["text"] for _ in range(2)] == [
+                "before",
+                "during",
+            ]
+            await asyncio.to_thread(stack.start, "profile-service")
+
+    assert signed_up
+    for person in [*signed_up, alice, bob]:
+        body = {"username": person.username, "password": person.password}
+        (await http.post("/v1/sessions", json=body)).raise_for_status()
+    async with connected(stack.websocket_url, alice):  # with the token of before the crash
+        pass
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_database_is_sound_after_the_crashes(stack: Stack, service: str) -> None:
+    program = (
+        "import os, sqlite3; path = os.path.join(os.environ['DUET_DATA_DIR'], "
+        f"{DATABASES[service]!r});"
+        "database = sqlite3.connect(f'file:{path}?mode=ro', uri=True);"
+        "print(database.execute('PRAGMA integrity_check').fetchall())"
+    )
+    assert stack.python(service, program).strip() == "[('ok',)]"
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_log_is_json_without_credentials_or_tracebacks(stack: Stack, service: str) -> None:
+    lines = stack.logs(service).splitlines()
+    assert lines
+    for line in lines:
+        assert "service" in json.loads(line)
+        assert "eyJ" not in line
+        assert "Traceback" not in line
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_service_stops_on_request_before_it_is_killed(stack: Stack, service: str) -> None:
+    stack.stop(service)
+    assert stack.inspect(service)["State"]["ExitCode"] in (0, 143)
+
+
+def test_down_leaves_nothing_behind(stack: Stack) -> None:
+    stack.down()
+    assert stack.leftovers() == ""
