@@ -1,0 +1,1 @@
+"""The WebSocket gateway: holds people's connections, stores their messages, delivers them."""

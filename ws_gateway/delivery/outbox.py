@@ -1,0 +1,93 @@
+"""What a connection has yet to send, bounded: one slow reader costs nobody else anything.
+
+Writes never wait. The event loop's own write buffer is the queue; this watches it. Over the
+bound, frames that may be lost (typing, presence) are dropped first; when the reader stays over the
+bound for longer than the grace, or passes twenty times the bound, the connection is aborted and
+the client resumes from its cursor. Automatic pongs go through the same buffer and so count too.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+__all__ = ["Outbox", "OutboxLimits", "OutboxTransport"]
+
+
+class OutboxTransport(Protocol):
+    """The part of `asyncio.WriteTransport` that an outbox needs."""
+
+    def write(self, data: bytes) -> None: ...
+    def get_write_buffer_size(self) -> int: ...
+    def abort(self) -> None: ...
+
+
+class OutboxLimits(msgspec.Struct, frozen=True):
+    """How far behind a reader may fall."""
+
+    max_buffered_bytes: int = 256 * 1024
+    grace_s: float = 5.0
+
+    @property
+    def abort_at_bytes(self) -> int:
+        """The size at which the grace is not waited for."""
+        return 20 * self.max_buffered_bytes
+
+
+class Outbox:
+    """Writes to one connection's transport and gives up on a reader that does not keep up.
+
+    The owner forwards the transport's flow control: `pause` when its buffer passes
+    `max_buffered_bytes`, `resume` when it has drained. For one event loop.
+    """
+
+    def __init__(
+        self,
+        transport: OutboxTransport,
+        limits: OutboxLimits,
+        call_later: Callable[[float, Callable[[], None]], asyncio.TimerHandle],
+        aborted: Callable[[], None],
+    ) -> None:
+        self._transport = transport
+        self._limits = limits
+        self._call_later = call_later
+        self._aborted = aborted
+        self._expiry: asyncio.TimerHandle | None = None
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the reader is over the bound now."""
+        return self._expiry is not None
+
+    def write(self, data: bytes) -> None:
+        """Send wire bytes, or abort the connection when far too much is waiting already."""
+        self._transport.write(data)
+        if (
+            self._expiry is not None
+            and self._transport.get_write_buffer_size() > self._limits.abort_at_bytes
+        ):
+            self._abort()
+
+    def write_ephemeral(self, data: bytes) -> bool:
+        """Send wire bytes that may be lost. Returns whether they were sent."""
+        if self._expiry is not None:
+            return False
+        self._transport.write(data)
+        return True
+
+    def pause(self) -> None:
+        """The buffer is over the bound: the grace begins."""
+        if self._expiry is None:
+            self._expiry = self._call_later(self._limits.grace_s, self._abort)
+
+    def resume(self) -> None:
+        """The reader has caught up."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+
+    def _abort(self) -> None:
+        self.resume()
+        self._aborted()
+        self._transport.abort()

@@ -1,0 +1,117 @@
+"""Group commit: whatever waits is stored in one transaction, while the next batch gathers.
+
+No timer: a lone item is committed at once, and under load batches grow by themselves, because all
+that arrives during one commit forms the next.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+import msgspec
+import structlog
+
+from ws_gateway.ports import StoreUnavailable
+
+__all__ = ["Batch", "GroupCommit", "QueueFull"]
+
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
+
+_log = structlog.get_logger(__name__)
+
+
+class QueueFull(Exception):
+    """More is waiting than the store can take. Refuse the item; nothing was queued."""
+
+
+class Batch(msgspec.Struct, Generic[Item, Outcome], frozen=True):
+    """What became of items that were committed together, in the order they were submitted."""
+
+    items: Sequence[Item]
+    outcomes: Sequence[Outcome | Exception]
+    """One for each item: what the store returned, or why this one was not stored."""
+    commit_s: float
+    longest_wait_s: float
+    """From the oldest item's `submit` to now."""
+
+
+class GroupCommit(Generic[Item, Outcome]):
+    """Feeds batches to `commit`, one at a time, and hands each to `committed`.
+
+    One task runs `run`. `submit` is for code on the same event loop; it never waits. Only `run`
+    awaits the store, and nobody cancels it: a commit whose report is lost would be an ack that
+    never comes. Stop it by `drain`.
+    """
+
+    def __init__(
+        self,
+        commit: Callable[[Sequence[Item]], Awaitable[Sequence[Outcome]]],
+        committed: Callable[[Batch[Item, Outcome]], None],
+        *,
+        max_batch: int = 512,
+        max_waiting: int = 20_000,
+    ) -> None:
+        self._commit = commit
+        self._committed = committed
+        self._max_batch = max_batch
+        self._max_waiting = max_waiting
+        self._waiting: list[Item] = []
+        self._oldest_at = 0.0
+        self._wake = asyncio.Event()
+        self._draining = False
+
+    @property
+    def waiting(self) -> int:
+        """How many items wait for the next batch."""
+        return len(self._waiting)
+
+    def submit(self, item: Item) -> None:
+        """Queue an item; its outcome comes through `committed`.
+
+        Raises:
+            QueueFull: refused.
+        """
+        if len(self._waiting) >= self._max_waiting:
+            raise QueueFull
+        if not self._waiting:
+            self._oldest_at = time.perf_counter()
+            self._wake.set()
+        self._waiting.append(item)
+
+    async def run(self) -> None:
+        """Commit batches until `drain` was called and nothing waits."""
+        while True:
+            await self._wake.wait()
+            if not self._waiting:
+                return
+            items, self._waiting = self._waiting, []
+            if len(items) > self._max_batch:
+                items, self._waiting = items[: self._max_batch], items[self._max_batch :]
+            elif not self._draining:
+                self._wake.clear()
+            oldest_at, started_at = self._oldest_at, time.perf_counter()
+            self._oldest_at = started_at  # of those that had to stay behind, near enough
+            outcomes = await self._outcomes(items)
+            now = time.perf_counter()
+            try:
+                self._committed(Batch(items, outcomes, now - started_at, now - oldest_at))
+            except Exception:
+                _log.exception("reporting a committed batch failed", items=len(items))
+
+    def drain(self) -> None:
+        """Let `run` return once what waits is committed."""
+        self._draining = True
+        self._wake.set()
+
+    async def _outcomes(self, items: Sequence[Item]) -> Sequence[Outcome | Exception]:
+        """Commit all together, or each alone when one of them spoils the batch for the others."""
+        try:
+            return await self._commit(items)
+        except StoreUnavailable as error:
+            return [error] * len(items)
+        except Exception as error:
+            if len(items) == 1:
+                return [error]
+            return [(await self._outcomes([item]))[0] for item in items]

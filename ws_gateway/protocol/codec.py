@@ -1,0 +1,91 @@
+"""JSON text to frames and back.
+
+`decode` refuses what a careless parser lets through: NaN, lone surrogates, numbers as strings, and
+nesting deep enough to exhaust the stack.
+"""
+
+import datetime
+import functools
+
+import msgspec
+
+from ws_gateway.protocol.frames import ClientFrame, ServerFrame
+
+__all__ = ["InvalidFrame", "InvalidUtf8", "MalformedJson", "decode", "encode", "timestamp"]
+
+_decoder = msgspec.json.Decoder(ClientFrame)
+_encoder = msgspec.json.Encoder()
+
+
+class MalformedJson(ValueError):
+    """The text is not JSON; nothing after it can be trusted, so close."""
+
+
+class InvalidUtf8(ValueError):
+    """The text is not UTF-8; RFC 6455 section 8.1 wants the connection failed."""
+
+
+class InvalidFrame(ValueError):
+    """The JSON does not have a frame's shape. `request_id` is the request to answer."""
+
+    def __init__(self, reason: str, request_id: str | None) -> None:
+        super().__init__(reason)
+        self.request_id = request_id
+
+
+class _Envelope(msgspec.Struct):
+    id: str | None = None
+
+
+_envelope_decoder = msgspec.json.Decoder(_Envelope)
+
+
+def decode(raw: bytes | bytearray | str) -> ClientFrame:
+    """Read one client frame.
+
+    Raises:
+        MalformedJson, InvalidUtf8: close the connection.
+        InvalidFrame: answer with an error; the connection is fine.
+    """
+    try:
+        frame: ClientFrame = _decoder.decode(raw)
+        return frame
+    except msgspec.ValidationError as error:
+        raise InvalidFrame(str(error), _request_id(raw)) from None
+    except UnicodeDecodeError:
+        raise InvalidUtf8("not UTF-8") from None
+    except msgspec.DecodeError as error:
+        if isinstance(raw, (bytes, bytearray)) and not _is_utf8(raw):
+            raise InvalidUtf8("not UTF-8") from None
+        raise MalformedJson(str(error)) from None
+    except RecursionError:
+        raise MalformedJson("nested too deeply") from None
+
+
+def encode(frame: ServerFrame) -> bytes:
+    """Write one server frame as UTF-8 JSON."""
+    return _encoder.encode(frame)
+
+
+@functools.lru_cache(maxsize=256)  # one batch shares one moment
+def timestamp(milliseconds: int) -> str:
+    """Format milliseconds since the epoch as RFC 3339 in UTC."""
+    seconds, remainder_ms = divmod(milliseconds, 1000)
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{remainder_ms:03d}Z"
+
+
+def _request_id(raw: bytes | bytearray | str) -> str | None:
+    try:
+        request_id = _envelope_decoder.decode(raw).id
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return request_id if request_id is not None and len(request_id) <= 64 else None
+
+
+def _is_utf8(raw: bytes | bytearray) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

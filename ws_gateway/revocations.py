@@ -1,0 +1,130 @@
+"""Closes the connections of sessions that have ended, whichever way the news arrives.
+
+The feed brings it at once. While the feed is down, and whenever it cannot say what happened
+meanwhile, the sessions that are held are checked one by one against the profile service.
+"""
+
+import asyncio
+import collections
+import random
+import time
+from collections.abc import Callable, Iterable
+
+import structlog
+
+from shared.revocation import MAX_SESSIONS, Revocation
+from ws_gateway.delivery.connection_map import ConnectionMap, LiveConnection
+from ws_gateway.identity import Identity
+from ws_gateway.metrics import Metrics
+from ws_gateway.ports import (
+    FeedReady,
+    FeedReset,
+    ProfileServiceUnavailable,
+    RevocationFeed,
+)
+from ws_gateway.recipients import Recipients
+
+__all__ = ["RevocationWatch"]
+
+_log = structlog.get_logger(__name__)
+
+
+class RevocationWatch:
+    """Listens to the feed for as long as `run` runs; `poll` is its backstop, in a second task.
+
+    For one event loop.
+    """
+
+    def __init__(
+        self,
+        feed: RevocationFeed,
+        connections: ConnectionMap,
+        recipients: Recipients,
+        metrics: Metrics,
+        end_connection: Callable[[LiveConnection], None],
+        *,
+        poll_interval_s: float = 30.0,
+        remember_s: float = 60.0,
+        max_backoff_s: float = 5.0,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._feed = feed
+        self._connections = connections
+        self._recipients = recipients
+        self._metrics = metrics
+        self._end_connection = end_connection
+        self._poll_interval_s = poll_interval_s
+        self._remember_s = remember_s
+        self._max_backoff_s = max_backoff_s
+        self._now = now
+        self._recent: collections.deque[tuple[float, Revocation]] = collections.deque(maxlen=50_000)
+        self.connected = asyncio.Event()
+        """Set while the feed is connected."""
+
+    def has_ended(self, identity: Identity) -> bool:
+        """Whether the session ended while its tokens were being verified.
+
+        The news may overtake the verdict; a connection that joins the map later would stay.
+        """
+        while self._recent and self._recent[0][0] < self._now() - self._remember_s:
+            self._recent.popleft()
+        return any(identity.is_ended_by(revocation) for _, revocation in self._recent)
+
+    async def run(self) -> None:
+        """Listen for ever, reconnecting with jittered backoff when the feed breaks off."""
+        failures = 0
+        while True:
+            try:
+                async for event in self._feed.events():
+                    failures = 0
+                    await self._receive(event)
+                reason = "it ended"
+            except ProfileServiceUnavailable as error:
+                reason = str(error)
+            if self.connected.is_set() or failures == 0:
+                _log.warning("the revocation feed is down; polling instead", reason=reason)
+            self.connected.clear()
+            self._metrics.feed_connected.set(0)
+            longest_s = min(self._max_backoff_s, 0.1 * 2**failures)
+            failures = min(failures + 1, 16)
+            await asyncio.sleep(random.uniform(longest_s / 2, longest_s))  # noqa: S311
+
+    async def poll(self) -> None:
+        """Check the held sessions every `poll_interval_s` while the feed is down."""
+        while True:
+            await asyncio.sleep(self._poll_interval_s)
+            if not self.connected.is_set():
+                await self.check_held_sessions()
+
+    async def check_held_sessions(self) -> None:
+        """Ask which of the held sessions have ended and close their connections.
+
+        When nobody can tell, connections stay: they end with their tokens at the latest.
+        """
+        held = self._connections.sessions()
+        for start in range(0, len(held), MAX_SESSIONS):
+            try:
+                ended = set(await self._feed.ended(held[start : start + MAX_SESSIONS]))
+            except ProfileServiceUnavailable as error:
+                _log.warning("the held sessions cannot be checked", reason=str(error))
+                return
+            self._end(c for c in self._connections if c.identity.session_id in ended)
+
+    async def _receive(self, event: FeedReady | FeedReset | Revocation) -> None:
+        match event:
+            case FeedReady():
+                _log.info("the revocation feed is connected")
+                self.connected.set()
+                self._metrics.feed_connected.set(1)
+            case FeedReset():
+                await self.check_held_sessions()
+            case Revocation():
+                self._recent.append((self._now(), event))
+                if event.kind == "user_deleted":
+                    self._recipients.forget(event.user_id)
+                self._end(self._connections.ended_by(event))
+
+    def _end(self, connections: Iterable[LiveConnection]) -> None:
+        for connection in list(connections):
+            self._metrics.revoked.inc()
+            self._end_connection(connection)

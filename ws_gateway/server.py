@@ -1,0 +1,210 @@
+"""The gateway's port: the WebSocket endpoint, and health and metrics beside it."""
+
+import asyncio
+import http
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import cast
+
+import msgspec
+import structlog
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+from websockets.typing import Origin, Subprotocol
+
+from ws_gateway.connection import Connection, ConnectionServices
+from ws_gateway.delivery.outbox import OutboxLimits
+from ws_gateway.metrics import CONTENT_TYPE
+from ws_gateway.protocol import frames
+from ws_gateway.protocol.errors import CloseCode
+from ws_gateway.websocket import GatewayWebSocket
+
+__all__ = ["GatewayServer", "ServerLimits"]
+
+PATH = "/v1/ws"
+SUBPROTOCOL = Subprotocol("duet.v1")
+
+_log = structlog.get_logger(__name__)
+
+
+class ServerLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What the endpoint accepts, and how long it waits."""
+
+    allowed_origins: tuple[str, ...]
+    max_connections: int
+    max_frame_bytes: int
+    handshake_timeout_s: float
+    ping_interval_s: float
+    ping_timeout_s: float
+    close_timeout_s: float
+    outbox: OutboxLimits
+
+
+class GatewayServer:
+    """Accepts connections on one port until it is drained. For one event loop."""
+
+    def __init__(
+        self,
+        services: ConnectionServices,
+        limits: ServerLimits,
+        is_ready: Callable[[], Awaitable[str | None]],
+    ) -> None:
+        """`is_ready` returns what is missing, or nothing when the gateway can serve."""
+        self._services = services
+        self._limits = limits
+        self._is_ready = is_ready
+        self._open: set[Connection] = set()
+        self._draining = False
+        self._server: Server | None = None
+
+    @property
+    def connections(self) -> int:
+        """How many WebSockets are open, verified or not."""
+        return len(self._open)
+
+    async def start(self, host: str, port: int) -> tuple[str, int]:
+        """Listen. Returns the address that was bound.
+
+        Raises:
+            OSError: the address is in use, or not this machine's.
+        """
+        limits = self._limits
+
+        class WebSocket(GatewayWebSocket):
+            pass
+
+        WebSocket.limits = limits.outbox
+        self._server = await serve(
+            cast("Callable[[ServerConnection], Awaitable[None]]", self._handle),
+            host,
+            port,
+            origins=[None, *map(Origin, limits.allowed_origins)],
+            subprotocols=[SUBPROTOCOL],
+            compression=None,  # 50 KB a connection, and a way to make us unpack bombs
+            process_request=self._process_request,
+            server_header=None,
+            open_timeout=limits.handshake_timeout_s,
+            ping_interval=limits.ping_interval_s,
+            ping_timeout=limits.ping_timeout_s,
+            close_timeout=limits.close_timeout_s,
+            max_size=limits.max_frame_bytes,
+            max_queue=16,
+            write_limit=limits.outbox.max_buffered_bytes,
+            logger=_library_logger(),
+            create_connection=WebSocket,
+            backlog=1024,
+        )
+        bound = self._server.sockets[0].getsockname()
+        return bound[0], bound[1]
+
+    async def drain(self, settled: Callable[[], Awaitable[None]], timeout_s: float) -> None:
+        """Announce the restart, let `settled` finish what was taken, then close every connection.
+
+        Whoever has not closed by `timeout_s` is aborted; this returns at most a second later.
+        """
+        self._draining = True
+        if self._server is None:
+            return
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        self._server.close(close_connections=False)
+        for connection in list(self._open):
+            retry_after_ms = random.randint(500, 3000)  # noqa: S311 - spreads the reconnects
+            connection.announce(frames.Draining(retry_after_ms=retry_after_ms))
+        try:
+            async with asyncio.timeout_at(deadline - self._limits.close_timeout_s / 2):
+                await settled()
+        except TimeoutError:
+            _log.error("the store did not finish in time; what waited was not acknowledged")
+        for connection in list(self._open):
+            connection.end(CloseCode.SERVICE_RESTART, reason="restarting")
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._server.wait_closed()
+        except TimeoutError:
+            stuck = list(self._server.all_connections)
+            _log.warning("aborting connections that did not close", count=len(stuck))
+            for websocket in stuck:
+                websocket.transport.abort()
+            try:
+                async with asyncio.timeout(1):
+                    await self._server.wait_closed()
+            except TimeoutError:
+                _log.warning("left without waiting for the last handlers")
+
+    async def _handle(self, websocket: GatewayWebSocket) -> None:
+        connection = Connection(websocket, self._services)
+        self._open.add(connection)
+        try:
+            await connection.run()
+        finally:
+            self._open.discard(connection)
+
+    async def _process_request(
+        self, websocket: ServerConnection, request: Request
+    ) -> Response | None:
+        path = request.path.partition("?")[0]
+        if request.method not in ("GET", "HEAD"):
+            return _plain(http.HTTPStatus.METHOD_NOT_ALLOWED, "Use GET.\n", Allow="GET")
+        if path == PATH:
+            return self._process_upgrade(cast(GatewayWebSocket, websocket), request)
+        if path == "/healthz":
+            return _plain(http.HTTPStatus.OK, "ok\n")
+        if path == "/readyz":
+            missing = "restarting" if self._draining else await self._is_ready()
+            if missing is None:
+                return _plain(http.HTTPStatus.OK, "ready\n")
+            return _plain(http.HTTPStatus.SERVICE_UNAVAILABLE, f"not ready: {missing}\n")
+        if path == "/metrics":
+            body = self._services.metrics.exposition()
+            return _response(http.HTTPStatus.OK, body, CONTENT_TYPE)
+        return _plain(http.HTTPStatus.NOT_FOUND, f"The WebSocket endpoint is {PATH}\n")
+
+    def _process_upgrade(self, websocket: GatewayWebSocket, request: Request) -> Response | None:
+        if self._draining or len(self._open) >= self._limits.max_connections:
+            return _plain(
+                http.HTTPStatus.SERVICE_UNAVAILABLE, "Try again later.\n", **{"Retry-After": "2"}
+            )
+        offered = request.headers.get_all("Authorization")
+        if offered:
+            scheme, _, token = offered[0].partition(" ")
+            del request.headers["Authorization"]
+            if len(offered) > 1 or scheme.lower() != "bearer" or not 0 < len(token) <= 4096:
+                return _plain(
+                    http.HTTPStatus.UNAUTHORIZED,
+                    "Authorization must be: Bearer <access token>\n",
+                    **{"WWW-Authenticate": "Bearer"},
+                )
+            websocket.authorization = token.strip()
+        return None
+
+
+def _plain(status: http.HTTPStatus, text: str, **headers: str) -> Response:
+    return _response(status, text.encode(), "text/plain; charset=utf-8", **headers)
+
+
+def _response(status: http.HTTPStatus, body: bytes, content_type: str, **headers: str) -> Response:
+    fields = Headers(
+        {
+            "Content-Type": content_type,
+            "Content-Length": str(len(body)),
+            "Cache-Control": "no-store",
+            "X-Content-Type-Options": "nosniff",
+            "Connection": "close",
+            **headers,
+        }
+    )
+    return Response(status.value, status.phrase, fields, body)
+
+
+def _library_logger() -> logging.Logger:
+    """The logger for `websockets`: its INFO is a line for each connection, its errors carry
+    tracebacks of whatever a client did on the wire. Closes are counted in the metrics instead."""
+    logger = logging.getLogger("ws_gateway.websockets")
+    logger.addFilter(_without_client_faults)
+    return logger
+
+
+def _without_client_faults(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.INFO and record.exc_info is None

@@ -1,0 +1,66 @@
+"""The gateway's settings; docs/operations.md lists them with units and defaults."""
+
+from typing import Annotated
+
+import pydantic
+from pydantic_settings import NoDecode
+
+from shared.settings import Port, ServiceSettings
+
+__all__ = ["Settings"]
+
+
+class Settings(ServiceSettings):
+    """Each field is the environment variable `DUET_` + its name in capitals."""
+
+    gateway_host: str = "127.0.0.1"
+    gateway_port: Port = 8765
+    profile_url: str = "http://127.0.0.1:8000"
+    """Where the profile service answers."""
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = (
+        "http://127.0.0.1:8000",
+        "http://localhost:8000",
+    )
+    """Origins whose pages may connect, separated by commas; clients without an Origin always may."""
+    max_connections: Annotated[int, pydantic.Field(ge=1)] = 20_000
+    max_connections_per_user: Annotated[int, pydantic.Field(ge=1)] = 10
+    max_frame_bytes: Annotated[int, pydantic.Field(ge=1024)] = 65_536
+    """The longest text takes 48,000 bytes when a client escapes every character of it."""
+    connect_timeout_s: Annotated[float, pydantic.Field(gt=0)] = 5.0
+    handshake_timeout_s: Annotated[float, pydantic.Field(gt=0)] = 10.0
+    expiring_lead_s: Annotated[float, pydantic.Field(ge=0)] = 60.0
+    expiry_grace_s: Annotated[float, pydantic.Field(ge=0)] = 25.0
+    ping_interval_s: Annotated[float, pydantic.Field(gt=0)] = 20.0
+    ping_timeout_s: Annotated[float, pydantic.Field(gt=0)] = 15.0
+    close_timeout_s: Annotated[float, pydantic.Field(gt=0)] = 5.0
+    outbox_max_bytes: Annotated[int, pydantic.Field(ge=4096)] = 262_144
+    outbox_grace_s: Annotated[float, pydantic.Field(gt=0)] = 5.0
+    profile_timeout_s: Annotated[float, pydantic.Field(gt=0)] = 3.0
+    revocation_poll_interval_s: Annotated[float, pydantic.Field(gt=0)] = 30.0
+    recipient_cache_s: Annotated[float, pydantic.Field(ge=0)] = 300.0
+    commit_max_batch: Annotated[int, pydantic.Field(ge=1, le=10_000)] = 512
+    commit_max_waiting: Annotated[int, pydantic.Field(ge=1)] = 20_000
+    database_busy_timeout_s: Annotated[float, pydantic.Field(gt=0)] = 2.0
+    shutdown_timeout_s: Annotated[float, pydantic.Field(gt=0)] = 10.0
+    """From SIGTERM to the moment the last connection is aborted."""
+
+    @pydantic.field_validator("allowed_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(origin.strip() for origin in value.split(",") if origin.strip())
+        return value
+
+    @pydantic.field_validator("allowed_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            url = pydantic.AnyUrl(origin)
+            if url.path not in (None, "", "/") or origin.endswith("/"):
+                raise ValueError(f"{origin!r} is not an origin, such as https://chat.example")
+        return value
+
+    @pydantic.field_validator("profile_url")
+    @classmethod
+    def _is_http(cls, value: str) -> str:
+        return str(pydantic.HttpUrl(value)).rstrip("/")

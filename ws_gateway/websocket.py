@@ -1,0 +1,107 @@
+"""The `websockets` connection, as the gateway uses it.
+
+Three things differ from `ServerConnection`, all in its documented room for customization
+(`create_connection`) and asyncio's protocol callbacks:
+
+- Unfragmented text is handed to a callback as it arrives: no queue, future or task switch for each
+  message. Everything else still comes through `recv`, in order.
+- Writing never waits. `Outbox` watches the write buffer, because neither keep-alive nor `close()`
+  gets past a full one (a client that stops reading would stay for ever).
+- Closing never waits either, and has a deadline.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from websockets.asyncio.server import ServerConnection
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request, Response
+from websockets.protocol import OPEN
+
+from ws_gateway.delivery.outbox import Outbox, OutboxLimits
+from ws_gateway.protocol.errors import CloseCode
+
+__all__ = ["GatewayWebSocket"]
+
+_MAX_REASON_BYTES = 123  # a control frame's 125 less the code, RFC 6455 section 5.5
+
+
+class GatewayWebSocket(ServerConnection):
+    """One client's WebSocket. Made by `websockets.serve`; `limits` is set before it serves."""
+
+    limits: OutboxLimits = OutboxLimits()
+    authorization: str | None = None
+    """The handshake's `Authorization` header, taken out of the request so that no log shows it."""
+    on_text: Callable[[bytes | bytearray], None] | None = None
+    """Called with each unfragmented text message once set; must not raise."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start the outbox with the connection."""
+        super().connection_made(transport)
+        self.outbox = Outbox(self.transport, self.limits, self.loop.call_later, self._note_abort)
+        self.aborted_slow = False
+
+    def process_event(self, event: Request | Response | Frame) -> None:
+        """Hand unfragmented text over at once, unless an earlier message still waits in `recv`."""
+        if (
+            self.on_text is not None
+            and type(event) is Frame
+            and event.opcode is Opcode.TEXT
+            and event.fin
+            and not self.recv_messages.frames
+        ):
+            self.on_text(bytes(event.data))
+        else:
+            super().process_event(event)
+
+    def pause_writing(self) -> None:
+        """The write buffer passed its bound."""
+        super().pause_writing()
+        self.outbox.pause()
+
+    def resume_writing(self) -> None:
+        """The write buffer has drained."""
+        super().resume_writing()
+        self.outbox.resume()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the outbox's clock with the connection."""
+        self.outbox.resume()
+        super().connection_lost(exc)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages can still be sent."""
+        return self.protocol.state is OPEN
+
+    def write(self, wire: bytes) -> None:
+        """Send wire bytes of whole frames; dropped when the connection is not open."""
+        if self.protocol.state is OPEN:
+            self.outbox.write(wire)
+
+    def begin_close(self, code: CloseCode, reason: str = "") -> None:
+        """Start the closing handshake and return; it is aborted when it takes too long."""
+        if self.protocol.state is not OPEN:
+            return
+        short = reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore")
+        self.protocol.send_close(code, short)
+        self.send_data()
+        deadline = self.loop.call_later(self.close_timeout or 0, self.transport.abort)
+        self.connection_lost_waiter.add_done_callback(lambda _: deadline.cancel())
+
+    def pause_reading(self) -> None:
+        """Take no more from the client until `resume_reading`: TCP slows it down."""
+        self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take from the client again."""
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def close_codes(self) -> tuple[int | None, int | None]:
+        """Return the close codes (received, sent); nothing for a side that said none."""
+        received, sent = self.protocol.close_rcvd, self.protocol.close_sent
+        return (received.code if received else None, sent.code if sent else None)
+
+    def _note_abort(self) -> None:
+        self.aborted_slow = True
