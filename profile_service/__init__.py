@@ -1,0 +1,1 @@
+"""The service that knows who people are: users, passwords, sessions, tokens and their keys."""

@@ -1,0 +1,62 @@
+"""Run the profile service, or do something to its data: `python -m profile_service --help`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import uvloop
+
+from profile_service.app import SERVICE_NAME, KeysUnusable, Settings, keys_of, serve
+from profile_service.server import AddressUnusable
+from shared.logs import configure_logging
+from shared.settings import SettingsError
+from shared.sqlite import DatabaseInUse, DatabaseUnavailable
+
+ROTATED_KEY_MARGIN_S = 86_400
+"""A key is kept this much longer than the longest-lived token that it signed."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command. Returns 0, or 1 when it could not be done, or 2 for unusable settings."""
+    command = _parser().parse_args(arguments).command
+    try:
+        settings = Settings.load()
+    except SettingsError as error:
+        return _fail(str(error), status=2)
+    try:
+        if command == "rotate-keys":
+            keep_s = settings.refresh_token_lifetime_s + ROTATED_KEY_MARGIN_S
+            print(f"signing with {keys_of(settings).rotate(keep_s)}")  # noqa: T201 - its result
+            return 0
+        configure_logging(SERVICE_NAME, level=settings.log_level, log_format=settings.log_format)
+        uvloop.run(serve(settings))
+    except (AddressUnusable, DatabaseInUse, DatabaseUnavailable, KeysUnusable) as error:
+        return _fail(str(error))
+    except (OSError, ValueError) as error:  # the service secret
+        return _fail(f"cannot start: {error}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m profile_service",
+        description="Duet's profile service. Settings come from variables that begin with DUET_.",
+    )
+    parser.add_argument(
+        "command",
+        nargs="?",
+        default="serve",
+        choices=["serve", "rotate-keys"],
+        help="serve (the default), or make a new signing key, which a running service takes up "
+        "within seconds",
+    )
+    return parser
+
+
+def _fail(message: str, status: int = 1) -> int:
+    print(f"profile_service: {message}", file=sys.stderr)  # noqa: T201 - before there is a log
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

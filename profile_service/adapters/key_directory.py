@@ -1,0 +1,133 @@
+"""The signing keys as files: one PEM a key, readable by the owner only, the newest one signs.
+
+A file's name begins with the time at which it was made, so that the order needs no second file that
+could disagree. A superseded key verifies until every token that it signed has expired.
+"""
+
+import contextlib
+import itertools
+import os
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from profile_service.tokens import KeyRing, key_id
+
+__all__ = ["KeyDirectory", "KeysUnusable"]
+
+_TIME_FORMAT = "%Y%m%dT%H%M%S%fZ"
+
+
+class KeysUnusable(Exception):
+    """A key file cannot be read or made. The message names it and says what is wrong."""
+
+
+class KeyDirectory:
+    """The directory of keys at `path`. `now` gives seconds since the epoch."""
+
+    def __init__(self, path: Path, *, now: Callable[[], float]) -> None:
+        self._path = path
+        self._now = now
+        self._seen: frozenset[str] = frozenset()
+
+    def load(self) -> KeyRing:
+        """Read all keys, making the first one when there is none.
+
+        Raises:
+            KeysUnusable: the message says which file and why.
+        """
+        try:
+            self._path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if not self._files():
+                self._make()
+            files = self._files()
+            keys = [_read(file) for file in files]
+        except OSError as error:
+            raise KeysUnusable(f"signing keys in {self._path}: {error}") from error
+        self._seen = frozenset(file.name for file in files)
+        older = (key.public_key() for key in keys[:-1])
+        return KeyRing(keys[-1], {key_id(key): key for key in older})
+
+    def load_if_changed(self) -> KeyRing | None:
+        """Read all keys again if files came or went since; None when they did not.
+
+        Raises:
+            KeysUnusable: the message says which file and why. Keep the keys that you have.
+        """
+        if frozenset(file.name for file in self._files()) == self._seen:
+            return None
+        return self.load()
+
+    def rotate(self, keep_s: float) -> str:
+        """Make a new key, which signs from now on, and remove those superseded `keep_s` ago.
+
+        Returns the new key's id.
+
+        Raises:
+            KeysUnusable: the message says which file and why.
+        """
+        self.load()
+        try:
+            made = self._make()
+            files = self._files()
+            for file, successor in itertools.pairwise(files):
+                if _made_at_s(successor) <= self._now() - keep_s:
+                    file.unlink()
+        except OSError as error:
+            raise KeysUnusable(f"signing keys in {self._path}: {error}") from error
+        return made
+
+    def _files(self) -> list[Path]:
+        return sorted(self._path.glob("*.pem"))
+
+    def _make(self) -> str:
+        key = Ed25519PrivateKey.generate()
+        pem = key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        made_at = datetime.fromtimestamp(self._now(), UTC).strftime(_TIME_FORMAT)
+        identifier = key_id(key.public_key())
+        descriptor, temporary = tempfile.mkstemp(dir=self._path, prefix=".key-")  # 0600
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(pem)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).rename(self._path / f"{made_at}-{identifier[:12]}.pem")
+        except BaseException:
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink()
+            raise
+        _sync_directory(self._path)
+        return identifier
+
+
+def _read(file: Path) -> Ed25519PrivateKey:
+    try:
+        key = serialization.load_pem_private_key(file.read_bytes(), password=None)
+        _made_at_s(file)
+    except (ValueError, TypeError) as error:
+        raise KeysUnusable(f"{file} is not a signing key: {error}") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise KeysUnusable(f"{file} is not an Ed25519 key")
+    return key
+
+
+def _made_at_s(file: Path) -> float:
+    made_at = datetime.strptime(file.name.partition("-")[0], _TIME_FORMAT)
+    return made_at.replace(tzinfo=UTC).timestamp()
+
+
+def _sync_directory(path: Path) -> None:
+    """Make the new name survive a power cut: tokens signed with a lost key would be worthless."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

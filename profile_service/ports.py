@@ -1,0 +1,217 @@
+"""What the use cases need of a store, so that PostgreSQL can stand where SQLite does.
+
+Each method is one transaction: it happens completely, durably and before it returns, or not at all.
+Every one of them may raise `StoreUnavailable`: nothing was changed, the same call may succeed
+later.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from profile_service.rotation import Decision, PresentedRefresh, Session
+from profile_service.users import Profile, User
+from shared.ids import SessionId, UserId
+from shared.revocation import HeldSession, Revocation
+from shared.sqlite import DatabaseUnavailable as StoreUnavailable
+
+__all__ = [
+    "AuditEntry",
+    "Credentials",
+    "FeedEntry",
+    "FeedPosition",
+    "LiveSession",
+    "Rotation",
+    "SessionStore",
+    "StoreUnavailable",
+    "UserStore",
+]
+
+
+class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened to an account. It holds no credential and no free text of a client.
+
+    Kinds: `sign_up`, `login`, `login_failed`, `refresh`, `reuse`, `revocation`, `password_change`,
+    `account_deletion`, `throttle`.
+    """
+
+    at_ms: int
+    kind: str
+    user_id: UserId | None = None
+    session_id: SessionId | None = None
+    address: str | None = None
+    detail: str | None = None
+
+
+class Credentials(msgspec.Struct, frozen=True):
+    """A user together with the hash that the password must match."""
+
+    user: User
+    password_hash: str
+
+    def __repr__(self) -> str:
+        return f"Credentials({self.user.id!r}, …)"
+
+
+class LiveSession(msgspec.Struct, frozen=True):
+    """A session that has neither ended nor expired, with its user."""
+
+    session: Session
+    user: User
+
+
+class Rotation(msgspec.Struct, frozen=True):
+    """What was decided and done; `live` is the state afterwards unless the token was refused."""
+
+    decision: Decision
+    live: LiveSession | None
+
+
+class FeedPosition(msgspec.Struct, frozen=True):
+    """A place in the feed of revocations. The nonce tells this feed from a lost timeline's."""
+
+    position: int
+    nonce: str
+
+
+class FeedEntry(msgspec.Struct, frozen=True):
+    """A revocation and its place in the feed."""
+
+    at: FeedPosition
+    revocation: Revocation
+
+
+class UserStore(Protocol):
+    """Users, and the changes to them that end sessions."""
+
+    async def create_user(
+        self, user: User, password_hash: str, session: Session, audit: AuditEntry
+    ) -> None:
+        """Store a new user with the first session.
+
+        Raises:
+            UsernameTaken: the name, folded, belongs or belonged to somebody.
+        """
+        ...
+
+    async def credentials(self, canonical_username: str) -> Credentials | None:
+        """Find whom a login is about."""
+        ...
+
+    async def users(self, ids: Sequence[UserId]) -> list[User]:
+        """Return those of the users that exist, in no order."""
+        ...
+
+    async def user_by_name(self, canonical_username: str) -> User | None:
+        """Return the user of that name."""
+        ...
+
+    async def users_by_prefix(self, prefix: str, after: str, limit: int) -> list[User]:
+        """Return users whose folded names begin with `prefix` and come after `after`, sorted."""
+        ...
+
+    async def update_profile(
+        self, user_id: UserId, profile: Profile, *, expected_revision: int, now_ms: int
+    ) -> User | None:
+        """Replace the profile if it still has that revision; None means that it has not."""
+        ...
+
+    async def rehash_password(self, user_id: UserId, old_hash: str, new_hash: str) -> None:
+        """Store the same password hashed with other parameters, unless it was changed meanwhile."""
+        ...
+
+    async def change_password(
+        self, kept: Session, password_hash: str, *, expected_version: int, audit: AuditEntry
+    ) -> LiveSession | None:
+        """Store a new password, raise the token version, end all of the user's sessions but one.
+
+        Returns the kept session, a generation further; None, with nothing changed, when it has
+        ended or the user's token version is no longer that one.
+        """
+        ...
+
+    async def delete_user(
+        self, user_id: UserId, *, expected_version: int, audit: AuditEntry
+    ) -> bool:
+        """Erase the profile and the password, end all sessions, keep the name taken.
+
+        Returns False, with nothing changed, when the token version is no longer that one.
+        """
+        ...
+
+
+class SessionStore(Protocol):
+    """Sessions, the feed of what ended them, and the audit trail."""
+
+    async def create_session(
+        self, session: Session, *, expected_version: int, audit: AuditEntry
+    ) -> bool:
+        """Store a new session; False when the user's token version is no longer that one."""
+        ...
+
+    async def live_sessions(self, ids: Sequence[SessionId], now_ms: int) -> list[LiveSession]:
+        """Return those that are alive, in no order."""
+        ...
+
+    async def sessions_of(self, user_id: UserId, now_ms: int) -> list[Session]:
+        """Return a user's live sessions, the oldest first."""
+        ...
+
+    async def rotate(
+        self,
+        presented: Sequence[tuple[PresentedRefresh, AuditEntry]],
+        *,
+        now_ms: int,
+        grace_ms: int,
+        expires_at_ms: int,
+    ) -> list[Rotation]:
+        """Apply `rotation.decide` to each in turn, in one transaction, and do what it says.
+
+        A reuse ends the session and appends a revocation. The given entry is the audit row of a
+        rotation; its kind is replaced when something else was decided.
+        """
+        ...
+
+    async def confirm(self, shown: Sequence[tuple[SessionId, int]]) -> None:
+        """Note that tokens of these generations were shown by their clients."""
+        ...
+
+    async def end_session(self, user_id: UserId, session_id: SessionId, audit: AuditEntry) -> bool:
+        """End one session; False when this user has no such live session."""
+        ...
+
+    async def end_all_sessions(self, user_id: UserId, audit: AuditEntry) -> None:
+        """Raise the user's token version, end all sessions and append the revocation."""
+        ...
+
+    async def ended(self, held: Sequence[HeldSession], now_ms: int) -> list[SessionId]:
+        """Return those that are not alive with that token version."""
+        ...
+
+    async def feed_end(self) -> FeedPosition:
+        """Return the place of the newest revocation."""
+        ...
+
+    async def feed_has(self, at: FeedPosition) -> bool:
+        """Tell whether the feed can be read on from there without a gap."""
+        ...
+
+    async def revocations_after(self, position: int, limit: int) -> list[FeedEntry]:
+        """Return what follows, in order."""
+        ...
+
+    async def append_audit(self, entry: AuditEntry) -> None:
+        """Note something that changed nothing else."""
+        ...
+
+    async def prune(self, *, sessions_ms: int, revocations_ms: int, audit_ms: int) -> int:
+        """Remove what ended or happened before these times; returns how many rows went.
+
+        The newest revocation always stays, so that an idle feed keeps its place.
+        """
+        ...
+
+    async def ping(self) -> None:
+        """Return when the store answers."""
+        ...

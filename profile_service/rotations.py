@@ -1,0 +1,77 @@
+"""Refreshes in groups: whatever waits while a transaction runs goes into the next one.
+
+A durable commit costs a thread hand-off and a disk flush, however many refreshes are in it.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from profile_service.ports import AuditEntry, Rotation, SessionStore
+from profile_service.rotation import PresentedRefresh
+
+__all__ = ["RotationGroups"]
+
+MAX_GROUP = 256
+
+_Waiting = tuple[PresentedRefresh, AuditEntry, asyncio.Future[Rotation]]
+
+
+class RotationGroups:
+    """Applies refreshes to the store. Use it from one event loop.
+
+    Cancelling a caller does not take its refresh out of the group. `now_ms` gives milliseconds
+    since the epoch.
+    """
+
+    def __init__(
+        self,
+        store: SessionStore,
+        *,
+        grace_s: float,
+        refresh_lifetime_s: int,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._store = store
+        self._grace_ms = int(grace_s * 1000)
+        self._lifetime_ms = refresh_lifetime_s * 1000
+        self._now_ms = now_ms
+        self._waiting: list[_Waiting] = []
+        self._committer: asyncio.Task[None] | None = None
+
+    async def rotate(self, presented: PresentedRefresh, audit: AuditEntry) -> Rotation:
+        """Decide about a presented refresh token; on return the outcome is on the disk.
+
+        Raises:
+            StoreUnavailable: nothing was changed; presenting the same token again is right.
+        """
+        outcome: asyncio.Future[Rotation] = asyncio.get_running_loop().create_future()
+        self._waiting.append((presented, audit, outcome))
+        if self._committer is None:
+            self._committer = asyncio.create_task(self._commit_all())
+        return await outcome
+
+    async def _commit_all(self) -> None:
+        try:
+            while self._waiting:
+                group, self._waiting = self._waiting[:MAX_GROUP], self._waiting[MAX_GROUP:]
+                await self._commit(group)
+        finally:
+            self._committer = None
+
+    async def _commit(self, group: list[_Waiting]) -> None:
+        now_ms = self._now_ms()
+        try:
+            rotations = await self._store.rotate(
+                [(presented, audit) for presented, audit, _ in group],
+                now_ms=now_ms,
+                grace_ms=self._grace_ms,
+                expires_at_ms=now_ms + self._lifetime_ms,
+            )
+        except Exception as error:  # whatever it is, those who wait must learn of it
+            for _, _, outcome in group:
+                if not outcome.done():
+                    outcome.set_exception(error)
+            return
+        for (_, _, outcome), rotation in zip(group, rotations, strict=True):
+            if not outcome.done():
+                outcome.set_result(rotation)

@@ -1,0 +1,89 @@
+"""uvicorn, told to bind, to stop and to believe proxies the way this service needs it."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Iterator, Sequence
+
+import uvicorn
+from starlette.types import ASGIApp
+
+__all__ = ["AddressUnusable", "Server", "bind"]
+
+BACKLOG = 2048
+
+
+class AddressUnusable(Exception):
+    """The service cannot listen there. The message says why and what to do."""
+
+
+class Server(uvicorn.Server):
+    """Serves an application on a bound socket until SIGTERM or SIGINT, then ends normally.
+
+    uvicorn's own way with a signal is to raise it again afterwards, so that a clean stop exits
+    with status 143 and looks like a crash. `before_shutdown` ends the streams, which would
+    otherwise be waited for.
+    """
+
+    def __init__(
+        self,
+        application: ASGIApp,
+        *,
+        trusted_proxies: Sequence[str],
+        shutdown_timeout_s: int,
+        before_shutdown: Callable[[], None],
+    ) -> None:
+        super().__init__(
+            uvicorn.Config(
+                application,
+                loop="uvloop",
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                interface="asgi3",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=bool(trusted_proxies),
+                forwarded_allow_ips=list(trusted_proxies),
+                backlog=BACKLOG,
+                timeout_keep_alive=75,
+                timeout_graceful_shutdown=shutdown_timeout_s,
+            )
+        )
+        self._before_shutdown = before_shutdown
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._before_shutdown()
+        await super().shutdown(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGTERM, signal.SIGINT)
+        for number in signals:
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Take an address. Port 0 takes any free one.
+
+    Raises:
+        AddressUnusable: it is in use, not of this machine, or not allowed.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise AddressUnusable(
+            f"address {host}:{port} cannot be used: {error.strerror or error}. Stop what uses it, "
+            "or set DUET_PROFILE_HOST and DUET_PROFILE_PORT to another one."
+        ) from error

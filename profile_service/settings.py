@@ -1,0 +1,57 @@
+"""What the profile service is told by its environment."""
+
+import os
+from typing import Annotated
+
+import pydantic
+import pydantic_settings
+
+from shared.settings import Port, ServiceSettings
+
+__all__ = ["Settings"]
+
+CommaSeparated = Annotated[tuple[str, ...], pydantic_settings.NoDecode]
+Positive = Annotated[int, pydantic.Field(gt=0)]
+
+
+class Settings(ServiceSettings):
+    """Each field is the variable `DUET_` + its name in capitals; units are in the names."""
+
+    profile_host: str = "127.0.0.1"
+    profile_port: Port = 8000
+    issuer: Annotated[str, pydantic.Field(min_length=1, max_length=200)] = "duet"
+    """`iss` of the tokens: whoever verifies them offline checks it."""
+    audience: Annotated[str, pydantic.Field(min_length=1, max_length=200)] = "duet"
+    """`aud` of the access tokens."""
+    access_token_lifetime_s: Annotated[int, pydantic.Field(ge=30, le=86_400)] = 600
+    refresh_token_lifetime_s: Annotated[int, pydantic.Field(ge=60, le=31_536_000)] = 2_592_000
+    refresh_grace_s: Annotated[float, pydantic.Field(ge=0, le=300)] = 30.0
+    """How long after a rotation the token before may still be presented."""
+
+    argon2_memory_kib: Annotated[int, pydantic.Field(ge=8, le=4_194_304)] = 47_104
+    argon2_time_cost: Annotated[int, pydantic.Field(ge=1, le=100)] = 1
+    hash_threads: Annotated[int, pydantic.Field(ge=1, le=64)] = min(os.cpu_count() or 1, 8)
+    hash_max_waiting: Annotated[int, pydantic.Field(ge=0, le=10_000)] = 64
+    """Passwords that may wait for a thread; beyond, requests are refused with 503."""
+
+    login_attempts_per_account: Positive = 10
+    login_attempts_per_address: Positive = 60
+    login_window_s: Positive = 300
+    """Wrong passwords allowed in this time; the allowance refills evenly."""
+    sign_ups_per_address: Positive = 20
+    sign_up_window_s: Positive = 3600
+
+    profile_allowed_origins: CommaSeparated = ()
+    """Origins of web pages that may call from a browser, separated by commas; `*` for any."""
+    profile_trusted_proxies: CommaSeparated = ()
+    """Addresses or networks whose X-Forwarded-For is believed, separated by commas."""
+    access_log: bool = False
+    audit_retention_days: Positive = 90
+    shutdown_timeout_s: Annotated[int, pydantic.Field(ge=1, le=300)] = 5
+
+    @pydantic.field_validator("profile_allowed_origins", "profile_trusted_proxies", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
