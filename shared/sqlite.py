@@ -190,7 +190,8 @@ def _migrate(path: Path, package: str) -> None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     os.close(descriptor)
     with importlib.resources.as_file(importlib.resources.files(package)) as folder:
-        migrations = yoyo.read_migrations(str(folder))
+        found = yoyo.read_migrations(str(folder))  # among them the package's own __init__.py
+        migrations = found.filter(lambda migration: migration.path.endswith(".sql"))
         backend = yoyo.get_backend(f"sqlite:///{path.resolve()}")
         try:
             backend.apply_migrations(backend.to_apply(migrations))
