@@ -1,7 +1,7 @@
-"""Accounts: sign up, log in, change the profile or the password, delete, look people up."""
+"""Accounts: sign up, log in, change the password, delete."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import msgspec
 import structlog
@@ -11,8 +11,6 @@ from profile_service.errors import (
     InvalidAccessToken,
     InvalidCredentials,
     Overloaded,
-    RevisionMismatch,
-    UserNotFound,
     ValidationFailed,
     WrongPassword,
 )
@@ -26,13 +24,11 @@ from profile_service.sessions import Caller
 from profile_service.tokens import TokenAuthority
 from profile_service.users import (
     Profile,
-    ProfilePatch,
     User,
     canonical_username,
     check_device_name,
     check_profile,
     check_username,
-    merge,
 )
 from shared.ids import UserId, new_session_id, new_user_id
 from shared.introspection import IssuedTokens
@@ -211,67 +207,6 @@ class Accounts:
             raise InvalidAccessToken("the password or the account changed meanwhile")
         self._feed.notify()
         _log.info("account_deleted", user=caller.user.id)
-
-    async def replace_profile(
-        self, caller: Caller, profile: Profile, revisions: frozenset[int] | None
-    ) -> User:
-        """Set the whole profile; `revisions`, if given, are those that may be overwritten.
-
-        Raises:
-            ValidationFailed: some fields are unusable.
-            RevisionMismatch: the profile has another revision.
-            InvalidAccessToken: the account went meanwhile.
-        """
-        return await self._change_profile(caller, lambda _: profile, revisions)
-
-    async def patch_profile(
-        self, caller: Caller, patch: ProfilePatch, revisions: frozenset[int] | None
-    ) -> User:
-        """Change some fields; otherwise like `replace_profile`, with the same errors."""
-        return await self._change_profile(caller, lambda profile: merge(profile, patch), revisions)
-
-    async def by_name(self, username: str) -> User:
-        """Find a user by name, in any spelling of upper and lower case.
-
-        Raises:
-            UserNotFound: there is none.
-        """
-        user = await self._users.user_by_name(canonical_username(username))
-        if user is None:
-            raise UserNotFound(username)
-        return user
-
-    async def by_ids(self, ids: Sequence[UserId]) -> list[User]:
-        """Return those of the users that exist, in no order."""
-        return await self._users.users(ids)
-
-    async def by_prefix(self, prefix: str, after: str, limit: int) -> list[User]:
-        """Return users whose names begin so, sorted, from the first one after `after`."""
-        return await self._users.users_by_prefix(
-            canonical_username(prefix), canonical_username(after), limit
-        )
-
-    async def _change_profile(
-        self,
-        caller: Caller,
-        change: Callable[[Profile], Profile],
-        revisions: frozenset[int] | None,
-    ) -> User:
-        user: User | None = caller.user
-        while user is not None:
-            if revisions is not None and user.revision not in revisions:
-                raise RevisionMismatch
-            profile = change(user.profile)
-            if faults := list(check_profile(profile)):
-                raise ValidationFailed(faults)
-            changed = await self._users.update_profile(
-                user.id, profile, expected_revision=user.revision, now_ms=self._now_ms()
-            )
-            if changed is not None:
-                return changed
-            # Somebody else was first: look again. Each turn means that another change went through.
-            user = next(iter(await self._users.users([user.id])), None)
-        raise InvalidAccessToken("the account is gone")
 
     async def _confirm_password(self, caller: Caller, password: str, client: Client) -> None:
         name = canonical_username(caller.user.username)

@@ -26,6 +26,7 @@ from profile_service.http_api.session_routes import SessionRoutes
 from profile_service.limits import Limits
 from profile_service.metrics import Metrics
 from profile_service.passwords import BoundedExecutor, Passwords
+from profile_service.profiles import Profiles
 from profile_service.revocations import RevocationFeed
 from profile_service.rotations import RotationGroups
 from profile_service.server import Server, bind
@@ -179,11 +180,12 @@ def _assemble(
         refresh_lifetime_s=settings.refresh_token_lifetime_s,
         now_ms=now_ms,
     )
+    profiles = Profiles(SqliteUserStore(database), now_ms=now_ms)
     for_operators = OperationsRoutes(store, tokens, metrics, describe)
     operations = [
-        *AccountRoutes(accounts).operations(),
+        *AccountRoutes(accounts, profiles).operations(),
         *SessionRoutes(accounts, sessions).operations(),
-        *InternalRoutes(sessions, accounts, feed, metrics).operations(),
+        *InternalRoutes(sessions, profiles, feed, metrics).operations(),
         *for_operators.operations(),
     ]
     for_operators.described = operations

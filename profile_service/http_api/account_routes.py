@@ -25,6 +25,7 @@ from profile_service.http_api.operation import (
     Operation,
     json_response,
 )
+from profile_service.profiles import Profiles
 from profile_service.users import ProfilePatch, User
 
 __all__ = ["AccountRoutes", "client_of", "granted"]
@@ -36,8 +37,9 @@ _IF_MATCH = {"If-Match": "Change the profile only if it still has this `ETag`."}
 class AccountRoutes:
     """Handlers of `/v1/users`."""
 
-    def __init__(self, accounts: Accounts) -> None:
+    def __init__(self, accounts: Accounts, profiles: Profiles) -> None:
         self._accounts = accounts
+        self._profiles = profiles
 
     def operations(self) -> list[Operation]:
         """The rows of the route table; `me` comes before the names."""
@@ -140,7 +142,7 @@ class AccountRoutes:
 
     async def find(self, call: Call) -> Response:
         query: PrefixQuery = call.query
-        found = await self._accounts.by_prefix(query.prefix, query.after, query.limit + 1)
+        found = await self._profiles.by_prefix(query.prefix, query.after, query.limit + 1)
         page = found[: query.limit]
         following = page[-1].username if len(found) > query.limit else None
         return json_response(
@@ -154,13 +156,11 @@ class AccountRoutes:
         return _own(user)
 
     async def patch_own(self, call: Call) -> Response:
-        return _own(await self._accounts.patch_profile(call.caller, call.body, _revisions(call)))
+        return _own(await self._profiles.patch(call.caller, call.body, _revisions(call)))
 
     async def replace_own(self, call: Call) -> Response:
         body: ReplaceProfile = call.body
-        return _own(
-            await self._accounts.replace_profile(call.caller, body.profile(), _revisions(call))
-        )
+        return _own(await self._profiles.replace(call.caller, body.profile(), _revisions(call)))
 
     async def change_password(self, call: Call) -> Response:
         body: ChangePassword = call.body
@@ -175,7 +175,7 @@ class AccountRoutes:
         return Response(status_code=204)
 
     async def read(self, call: Call) -> Response:
-        user = await self._accounts.by_name(call.request.path_params["username"])
+        user = await self._profiles.by_name(call.request.path_params["username"])
         return json_response(PublicProfile.of(user))
 
 

@@ -6,13 +6,13 @@ import msgspec
 import structlog
 from starlette.responses import Response, StreamingResponse
 
-from profile_service.accounts import Accounts
 from profile_service.errors import Fault, UserNotFound
 from profile_service.http_api.bodies import IntrospectBody, UserIdsQuery
 from profile_service.http_api.operation import Auth, Call, Operation, json_response
 from profile_service.http_api.problems import ProblemError
 from profile_service.metrics import Metrics
 from profile_service.ports import StoreUnavailable
+from profile_service.profiles import Profiles
 from profile_service.revocations import KeepAlive, Ready, Reset, RevocationFeed, Revoked
 from profile_service.sessions import Sessions
 from profile_service.users import User
@@ -48,10 +48,10 @@ class InternalRoutes:
     """Handlers of `/internal`; each wants a service token."""
 
     def __init__(
-        self, sessions: Sessions, accounts: Accounts, feed: RevocationFeed, metrics: Metrics
+        self, sessions: Sessions, profiles: Profiles, feed: RevocationFeed, metrics: Metrics
     ) -> None:
         self._sessions = sessions
-        self._accounts = accounts
+        self._profiles = profiles
         self._feed = feed
         self._metrics = metrics
 
@@ -117,12 +117,12 @@ class InternalRoutes:
 
     async def read_users(self, call: Call) -> Response:
         query: UserIdsQuery = call.query
-        found = await self._accounts.by_ids([UserId(user_id) for user_id in query.id])
+        found = await self._profiles.by_ids([UserId(user_id) for user_id in query.id])
         return json_response(Users([_summary(user) for user in found]))
 
     async def read_user(self, call: Call) -> Response:
         user_id = UserId(call.request.path_params["user_id"])
-        found = await self._accounts.by_ids([user_id])
+        found = await self._profiles.by_ids([user_id])
         if not found:
             raise UserNotFound(user_id)
         return json_response(_summary(found[0]))
