@@ -3,57 +3,160 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 
 import structlog
 
+from shared.ids import UserId
 from shared.service_auth import ServiceCredentials
 from ws_gateway.adapters.local_bus import LocalBus
 from ws_gateway.adapters.profile_client import ProfileClient
-from ws_gateway.adapters.sqlite_store import SqliteMessageStore
+from ws_gateway.adapters.sqlite_stores import SqliteStores, open_sqlite_stores
 from ws_gateway.connection import Connection, ConnectionServices
 from ws_gateway.conversations import MAX_TEXT_CHARACTERS
 from ws_gateway.delivery.connection_map import ConnectionMap, LiveConnection
 from ws_gateway.delivery.outbox import OutboxLimits
+from ws_gateway.delivery.rendering import Rendering
+from ws_gateway.enquiries import Enquiries
+from ws_gateway.erasure import Eraser
 from ws_gateway.messenger import Messenger
 from ws_gateway.metrics import Metrics
+from ws_gateway.ports import ProfileService, StoreUnavailable
+from ws_gateway.presence import Presence
 from ws_gateway.protocol import frames
 from ws_gateway.protocol.cursor import Cursors
 from ws_gateway.protocol.errors import CloseCode, ErrorCode
+from ws_gateway.protocol.rate_limit import BucketsByUser, RateLimit
 from ws_gateway.protocol.session import SessionLimits
 from ws_gateway.recipients import Recipients
 from ws_gateway.revocations import RevocationWatch
-from ws_gateway.server import GatewayServer, ServerLimits
+from ws_gateway.server import PATH, GatewayServer, ServerLimits
 from ws_gateway.settings import Settings
 
-__all__ = ["Gateway", "run"]
+__all__ = ["Gateway", "run", "serving"]
+
+_INDEX_INTERVAL_S = 1.0
 
 _log = structlog.get_logger(__name__)
 
 
 class Gateway:
-    """A running gateway: where it listens, and the parts that tests look into."""
+    """A gateway's parts, wired together. `serving` makes one and gives it life."""
 
     def __init__(
         self,
-        host: str,
-        port: int,
-        *,
-        connections: ConnectionMap,
+        settings: Settings,
+        stores: SqliteStores,
+        profile: ProfileService,
         metrics: Metrics,
-        revocations: RevocationWatch,
+        now: Callable[[], float],
     ) -> None:
-        self.host = host
-        self.port = port
-        self.connections = connections
+        cursors = Cursors(stores.messages.epoch)
+        rendering = Rendering(cursors)
+        bus = LocalBus()
+        recipients = Recipients(profile, remember_s=settings.recipient_cache_s)
+        session_limits = _session_limits(settings)
+        buckets = BucketsByUser(session_limits.messages)
+        self._stores = stores
         self.metrics = metrics
-        self.revocations = revocations
+        self.connections = ConnectionMap(
+            rendering,
+            lambda position, count: stores.messages.note_delivery(
+                position, count, int(now() * 1000)
+            ),
+            max_connections_per_user=settings.max_connections_per_user,
+        )
+        self.messenger = Messenger(
+            stores.messages,
+            recipients,
+            bus,
+            metrics,
+            now=now,
+            max_batch=settings.commit_max_batch,
+            max_waiting=settings.commit_max_waiting,
+        )
+        self.presence = Presence(
+            self.connections,
+            stores.people,
+            bus,
+            rendering,
+            offline_after_s=settings.offline_after_s,
+            now=now,
+        )
+        self.eraser = Eraser(self.messenger, stores.people)
+
+        def user_deleted(user_id: UserId) -> None:
+            recipients.forget(user_id)
+            self.eraser.wake()
+
+        self.revocations = RevocationWatch(
+            profile,
+            self.connections,
+            stores.people,
+            metrics,
+            end_connection=_end_revoked,
+            user_deleted=user_deleted,
+            poll_interval_s=settings.revocation_poll_interval_s,
+        )
+        services = ConnectionServices(
+            verifier=profile,
+            store=stores.messages,
+            messenger=self.messenger,
+            enquiries=Enquiries(stores.archive, stores.people, profile, self.presence, now=now),
+            presence=self.presence,
+            connections=self.connections,
+            revocations=self.revocations,
+            rendering=rendering,
+            cursors=cursors,
+            metrics=metrics,
+            limits=_limits(settings),
+            session_limits=session_limits,
+            bucket_of=lambda user_id: buckets.of(user_id, now()),
+            now=now,
+        )
+        self.server = GatewayServer(services, _server_limits(settings), self._what_is_missing)
+        bus.subscribe(self.connections.deliver)
+        bus.subscribe(self.presence.observe)
+        self._read_gauges()
+        self.host, self.port = settings.gateway_host, settings.gateway_port
 
     @property
     def url(self) -> str:
         """Where clients connect."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"ws://{host}:{self.port}/v1/ws"
+        return f"ws://{host}:{self.port}{PATH}"
+
+    async def index_search(self) -> None:
+        """Let search catch up whenever nothing waits to be stored, for ever."""
+        while True:
+            await asyncio.sleep(_INDEX_INTERVAL_S)
+            try:
+                while not self.messenger.waiting:
+                    if await self._stores.archive.index_search():
+                        break
+            except StoreUnavailable as error:
+                _log.warning("search could not catch up", reason=str(error))
+
+    async def _what_is_missing(self) -> str | None:
+        if not self.revocations.connected.is_set():
+            return "the profile service cannot be reached"
+        return None if await self._stores.messages.is_available() else "the database"
+
+    def _read_gauges(self) -> None:
+        gauge = self.metrics.gauge
+        gauge("duet_gateway_connections", "WebSockets open.", lambda: self.server.connections)
+        gauge("duet_gateway_users", "People with a connection.", lambda: self.connections.users)
+        gauge(
+            "duet_gateway_commit_waiting_changes",
+            "Changes that wait for the next transaction.",
+            lambda: self.messenger.waiting,
+        )
+        gauge(
+            "duet_gateway_delivered_messages",
+            "Message frames written to connections since the start.",
+            lambda: self.connections.frames_delivered,
+        )
 
 
 async def run(settings: Settings) -> None:
@@ -73,113 +176,93 @@ async def run(settings: Settings) -> None:
         hint = asyncio.create_task(_say_what_to_do_next(gateway, settings))
         await stop.wait()
         hint.cancel()
-        _log.info("stopping", connections=len(gateway.connections))
+        _log.info("stopping", connections=gateway.server.connections)
     _log.info("stopped")
 
 
 @contextlib.asynccontextmanager
-async def serving(settings: Settings) -> AsyncIterator[Gateway]:
-    """Build the gateway, serve while the context lasts, then drain and close everything."""
+async def serving(
+    settings: Settings,
+    *,
+    profile: ProfileService | None = None,
+    now: Callable[[], float] = time.time,
+) -> AsyncIterator[Gateway]:
+    """Serve while the context lasts; then announce the restart, finish what was taken, and close.
+
+    `profile` stands in for the profile service over HTTP. Raises as `run` does.
+    """
     metrics = Metrics()
-    credentials = ServiceCredentials(settings.shared_secret(), "ws_gateway")
-    store = await SqliteMessageStore.open(
-        settings.data_dir / "messages.db", busy_timeout_s=settings.database_busy_timeout_s
-    )
-    profile = ProfileClient(
-        settings.profile_url, credentials, metrics, timeout_s=settings.profile_timeout_s
-    )
-    try:
-        cursors = Cursors(store.epoch)
-        bus = LocalBus()
-        connections = ConnectionMap(
-            cursors, max_connections_per_user=settings.max_connections_per_user
-        )
-        bus.subscribe(connections.deliver)
-        recipients = Recipients(profile, remember_s=settings.recipient_cache_s)
-        messenger = Messenger(
-            store,
-            recipients,
-            bus,
-            metrics,
-            max_batch=settings.commit_max_batch,
-            max_waiting=settings.commit_max_waiting,
-        )
-        revocations = RevocationWatch(
-            profile,
-            connections,
-            recipients,
-            metrics,
-            _end_revoked,
-            poll_interval_s=settings.revocation_poll_interval_s,
-        )
-        services = ConnectionServices(
-            verifier=profile,
-            messenger=messenger,
-            connections=connections,
-            revocations=revocations,
-            cursors=cursors,
-            metrics=metrics,
-            limits=frames.Limits(
-                max_text_characters=MAX_TEXT_CHARACTERS,
-                max_frame_bytes=settings.max_frame_bytes,
-                max_connections=settings.max_connections_per_user,
-            ),
-            session_limits=SessionLimits(
-                connect_timeout_s=settings.connect_timeout_s,
-                expiring_lead_s=settings.expiring_lead_s,
-                expiry_grace_s=settings.expiry_grace_s,
-            ),
-        )
-
-        async def is_ready() -> str | None:
-            if not revocations.connected.is_set():
-                return "the profile service cannot be reached"
-            return None if await store.is_available() else "the database does not answer"
-
-        server = GatewayServer(services, _server_limits(settings), is_ready)
-        metrics.gauge(
-            "duet_gateway_connections", "WebSockets open now.", lambda: server.connections
-        )
-        metrics.gauge("duet_gateway_users", "People with a connection.", lambda: connections.users)
-        metrics.gauge(
-            "duet_gateway_commit_waiting_messages",
-            "Messages that wait for the next transaction.",
-            lambda: messenger.waiting,
-        )
-        metrics.gauge(
-            "duet_gateway_delivered_messages",
-            "Message frames written to connections since the start.",
-            lambda: connections.delivered,
-        )
-        committer = asyncio.create_task(messenger.run(), name="committer")
-        watchers = [
-            asyncio.create_task(revocations.run(), name="revocation feed"),
-            asyncio.create_task(revocations.poll(), name="revocation poll"),
-        ]
-
-        async def settled() -> None:
-            await messenger.drain()
-            await asyncio.shield(committer)
-
-        try:
-            host, port = await server.start(settings.gateway_host, settings.gateway_port)
-            yield Gateway(
-                host, port, connections=connections, metrics=metrics, revocations=revocations
+    async with contextlib.AsyncExitStack() as stack:
+        if profile is None:
+            credentials = ServiceCredentials(settings.shared_secret(), "ws_gateway")
+            client = ProfileClient(
+                settings.profile_url, credentials, metrics, timeout_s=settings.profile_timeout_s
             )
-        finally:
-            for watcher in watchers:
-                watcher.cancel()
-            await server.drain(settled, settings.shutdown_timeout_s)
-            await asyncio.gather(*watchers, return_exceptions=True)
-            await settled()
+            stack.push_async_callback(client.close)
+            profile = client
+        stores = await stack.enter_async_context(
+            open_sqlite_stores(
+                settings.data_dir / "messages.db", busy_timeout_s=settings.database_busy_timeout_s
+            )
+        )
+        gateway = Gateway(settings, stores, profile, metrics, now)
+        async with _running(gateway, settings.shutdown_timeout_s):
+            gateway.host, gateway.port = await gateway.server.start(gateway.host, gateway.port)
+            yield gateway
+
+
+@contextlib.asynccontextmanager
+async def _running(gateway: Gateway, shutdown_timeout_s: float) -> AsyncIterator[None]:
+    """Run the gateway's tasks; at the end stop them in the order that loses nothing."""
+    committer = asyncio.create_task(gateway.messenger.run(), name="committer")
+    background = [
+        asyncio.create_task(work(), name=name)
+        for name, work in (
+            ("revocation feed", gateway.revocations.run),
+            ("revocation poll", gateway.revocations.poll),
+            ("presence", gateway.presence.run),
+            ("erasure", gateway.eraser.run),
+            ("search index", gateway.index_search),
+        )
+    ]
+
+    async def settled() -> None:
+        await gateway.messenger.drain()
+        await asyncio.shield(committer)
+
+    try:
+        yield
     finally:
-        await profile.close()
-        await store.close()
+        await gateway.server.drain(settled, shutdown_timeout_s)
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        await settled()
 
 
 def _end_revoked(connection: LiveConnection) -> None:
     if isinstance(connection, Connection):
         connection.end(CloseCode.UNAUTHORIZED, ErrorCode.SESSION_ENDED)
+
+
+def _limits(settings: Settings) -> frames.Limits:
+    return frames.Limits(
+        max_text_characters=MAX_TEXT_CHARACTERS,
+        max_frame_bytes=settings.max_frame_bytes,
+        max_connections=settings.max_connections_per_user,
+        messages_per_s=settings.messages_per_s,
+        message_burst=settings.message_burst,
+    )
+
+
+def _session_limits(settings: Settings) -> SessionLimits:
+    return SessionLimits(
+        connect_timeout_s=settings.connect_timeout_s,
+        expiring_lead_s=settings.expiring_lead_s,
+        expiry_grace_s=settings.expiry_grace_s,
+        requests=RateLimit(settings.requests_per_s, settings.request_burst),
+        messages=RateLimit(settings.messages_per_s, settings.message_burst),
+    )
 
 
 def _server_limits(settings: Settings) -> ServerLimits:

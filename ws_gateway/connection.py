@@ -1,31 +1,48 @@
 """One client's connection: its session's actions become I/O, and I/O its input."""
 
 import asyncio
+import collections
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
+import msgspec
 import structlog
 from websockets.exceptions import ConnectionClosed
 
-from shared.ids import ConnectionId, new_connection_id
+from shared.ids import ConnectionId, UserId, new_connection_id
 from shared.introspection import TokenPair
 from ws_gateway.delivery.connection_map import ConnectionMap
+from ws_gateway.delivery.rendering import Rendering
+from ws_gateway.delivery.replay import Replay
+from ws_gateway.enquiries import Enquiries
 from ws_gateway.identity import Identity
 from ws_gateway.messenger import Messenger
 from ws_gateway.metrics import Metrics
-from ws_gateway.ports import IdentityVerifier, ProfileServiceUnavailable
+from ws_gateway.ports import (
+    IdentityVerifier,
+    MessageStore,
+    ProfileServiceUnavailable,
+    StoreUnavailable,
+)
+from ws_gateway.presence import Presence
 from ws_gateway.protocol import codec, frames
-from ws_gateway.protocol.cursor import Cursors
+from ws_gateway.protocol.cursor import Cursors, ForeignCursor
 from ws_gateway.protocol.errors import CloseCode, ErrorCode
+from ws_gateway.protocol.rate_limit import TokenBucket
 from ws_gateway.protocol.session import (
     Action,
+    Ask,
     Authenticate,
     Close,
+    Enquiry,
     Renew,
     Reply,
     Session,
     SessionLimits,
     Submit,
+    Type,
+    error_frame,
 )
 from ws_gateway.protocol.wire import text_frame
 from ws_gateway.revocations import RevocationWatch
@@ -35,36 +52,29 @@ __all__ = ["Connection", "ConnectionServices"]
 
 _RETRY_AFTER_MS = 2000
 _MAX_UNANSWERED = 512
-"""Drafts of one connection that may wait for their answer before it is read no further."""
+"""Changes of one connection that may wait for their answer before it is read no further."""
+_MAX_ENQUIRIES = 64
 
 _log = structlog.get_logger(__name__)
 
 
-class ConnectionServices:
+class ConnectionServices(msgspec.Struct, frozen=True, kw_only=True):
     """What every connection of a gateway works with."""
 
-    def __init__(
-        self,
-        *,
-        verifier: IdentityVerifier,
-        messenger: Messenger,
-        connections: ConnectionMap,
-        revocations: RevocationWatch,
-        cursors: Cursors,
-        metrics: Metrics,
-        limits: frames.Limits,
-        session_limits: SessionLimits,
-        now: Callable[[], float] = time.time,
-    ) -> None:
-        self.verifier = verifier
-        self.messenger = messenger
-        self.connections = connections
-        self.revocations = revocations
-        self.cursors = cursors
-        self.metrics = metrics
-        self.limits = limits
-        self.session_limits = session_limits
-        self.now = now
+    verifier: IdentityVerifier
+    store: MessageStore
+    messenger: Messenger
+    enquiries: Enquiries
+    presence: Presence
+    connections: ConnectionMap
+    revocations: RevocationWatch
+    rendering: Rendering
+    cursors: Cursors
+    metrics: Metrics
+    limits: frames.Limits
+    session_limits: SessionLimits
+    bucket_of: Callable[[UserId], TokenBucket]
+    now: Callable[[], float] = time.time
 
 
 class Connection:
@@ -79,7 +89,9 @@ class Connection:
         self._services = services
         self._session = Session(services.session_limits, services.now())
         self._timer: asyncio.TimerHandle | None = None
-        self._renewals: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._replay: Replay | None = None
+        self._enquiries: collections.deque[Enquiry] = collections.deque()
         self._unanswered = 0
 
     @property
@@ -100,19 +112,27 @@ class Connection:
                 if isinstance(raw, bytes):
                     action: Action | None = self._session.receive_binary()
                 else:
-                    action = self._session.receive(raw)
+                    action = self._session.receive(raw, self._services.now())
                 await self._perform(action)
         except ConnectionClosed:
             pass
         finally:
             self._ended()
 
-    def deliver(self, wire: bytes) -> None:
-        """Send wire bytes of whole frames."""
-        self._websocket.write(wire)
+    def deliver(self, wire: bytes, position: int | None) -> None:
+        """Send wire bytes of a whole frame; while a replay runs, after it."""
+        if self._replay is None:
+            self._websocket.write(wire)
+        else:
+            self._replay.hold(wire, position)
 
-    def answer(self, frame: frames.Ack | frames.Error) -> None:
-        """Answer one submitted draft."""
+    def deliver_ephemeral(self, wire: bytes) -> None:
+        """Send wire bytes that may be lost."""
+        if self._replay is None and self._websocket.is_open:
+            self._websocket.outbox.write_ephemeral(wire)
+
+    def answer(self, frame: frames.ServerFrame) -> None:
+        """Answer one submitted change."""
         self._unanswered -= 1
         if self._unanswered == _MAX_UNANSWERED // 2:
             self._websocket.resume_reading()
@@ -124,8 +144,8 @@ class Connection:
         if action is not None:
             self._close(action)
 
-    def announce(self, frame: frames.ServerFrame) -> None:
-        """Send a frame that answers nothing."""
+    def send(self, frame: frames.ServerFrame) -> None:
+        """Send a frame."""
         self._websocket.write(text_frame(codec.encode(frame)))
 
     async def _perform(self, action: Action | None) -> None:
@@ -137,17 +157,19 @@ class Connection:
 
     def _perform_now(self, action: Action | None) -> None:
         match action:
-            case Submit(draft):
+            case Submit(change):
                 self._unanswered += 1
                 if self._unanswered == _MAX_UNANSWERED:
                     self._websocket.pause_reading()
-                self._services.messenger.submit(draft, self)
+                self._services.messenger.submit(change, self)
             case Reply(frame):
-                self.announce(frame)
+                self.send(frame)
+            case Ask(enquiry):
+                self._ask(enquiry)
+            case Type(to, active):
+                self._services.presence.typing(self.identity.user_id, to, active)
             case Renew():
-                renewal = self._websocket.loop.create_task(self._renew(action))
-                self._renewals.add(renewal)
-                renewal.add_done_callback(self._renewals.discard)
+                self._start(self._renew(action))
             case Close():
                 self._close(action)
             case Authenticate() | None:
@@ -156,7 +178,7 @@ class Connection:
     def _on_text(self, raw: bytes | bytearray) -> None:
         """Take a text frame straight from the socket's callback, where nothing may be raised."""
         try:
-            self._perform_now(self._session.receive(raw))
+            self._perform_now(self._session.receive(raw, self._services.now()))
         except Exception:
             _log.exception("handling a frame failed", connection_id=self.connection_id)
             self.end(CloseCode.INTERNAL_ERROR, ErrorCode.INTERNAL)
@@ -169,36 +191,68 @@ class Connection:
                 TokenPair(action.access_token, action.refresh_token)
             )
         except ProfileServiceUnavailable:
-            services.metrics.handshakes.labels("unverifiable").inc()
+            services.metrics.connects.labels("unverifiable").inc()
             self._close(self._session.not_verifiable(_RETRY_AFTER_MS))
             return
         if identity is None or services.revocations.has_ended(identity):
-            services.metrics.handshakes.labels("refused").inc()
+            services.metrics.connects.labels("refused").inc()
             self._close(self._session.refused())
         elif self._websocket.is_open:
-            services.metrics.handshakes.labels("accepted").inc()
-            self._accept(identity)
+            services.metrics.connects.labels("accepted").inc()
+            self._accept(identity, action.resume)
 
-    def _accept(self, identity: Identity) -> None:
+    def _accept(self, identity: Identity, resume: str | None) -> None:
         """Join the ConnectionMap and confirm. No await in between: no message can slip through."""
         services = self._services
-        self._session.verified(identity)
+        self._session.verified(identity, services.bucket_of(identity.user_id))
         evicted = services.connections.add(self)
         if isinstance(evicted, Connection):
             services.metrics.evictions.inc()
             evicted.end(CloseCode.POLICY_VIOLATION, ErrorCode.EVICTED)
-        self.announce(
+        here = services.cursors.encode(services.messenger.published_position)
+        after = self._resume_after(resume)
+        self.send(
             frames.Connected(
                 connection_id=self.connection_id,
                 user=frames.ConnectedUser(identity.user_id, identity.username),
                 expires_at=codec.timestamp(int(identity.expires_at * 1000)),
-                cursor=services.cursors.encode(services.messenger.published_position),
+                cursor=here if after is None else services.cursors.encode(after),
                 limits=services.limits,
                 tokens=identity.tokens,
             )
         )
+        if after is not None:
+            self._replay = Replay(services.store, services.rendering, identity.user_id)
+            self._start(self._resume(self._replay, after))
+        elif resume is not None:
+            self.send(frames.Resync(here))
+        services.presence.joined(self)
         self._websocket.on_text = self._on_text
         self._set_timer()
+
+    def _resume_after(self, resume: str | None) -> int | None:
+        if resume is None:
+            return None
+        try:
+            position = self._services.cursors.decode(resume)
+        except ForeignCursor:
+            return None
+        return position if position <= self._services.store.position else None
+
+    async def _resume(self, replay: Replay, after: int) -> None:
+        websocket, services = self._websocket, self._services
+        websocket.outbox.is_paced = True
+        try:
+            position = await replay.run(
+                after, websocket.write, websocket.drained, lambda: int(services.now() * 1000)
+            )
+        except StoreUnavailable:
+            self.send(error_frame(ErrorCode.STORE_UNAVAILABLE, retry_after_ms=_RETRY_AFTER_MS))
+            self.end(CloseCode.TRY_AGAIN_LATER)
+            return
+        self._replay = None
+        websocket.outbox.is_paced = False
+        self.send(frames.Resumed(services.cursors.encode(position)))
 
     async def _renew(self, action: Renew) -> None:
         services = self._services
@@ -214,12 +268,47 @@ class Connection:
         self._perform_now(result)
         self._set_timer()
 
+    def _ask(self, enquiry: Enquiry) -> None:
+        """Have enquiries answered one after the other."""
+        if len(self._enquiries) >= _MAX_ENQUIRIES:
+            self.send(
+                error_frame(
+                    ErrorCode.OVERLOADED, request_id=enquiry.id, retry_after_ms=_RETRY_AFTER_MS
+                )
+            )
+            return
+        self._enquiries.append(enquiry)
+        if len(self._enquiries) == 1:
+            self._start(self._answer_enquiries())
+
+    async def _answer_enquiries(self) -> None:
+        while self._enquiries:
+            enquiry = self._enquiries[0]
+            try:
+                async for frame in self._services.enquiries.answer(self.identity.user_id, enquiry):
+                    self.send(frame)
+                    await self._websocket.drained()
+            except Exception:
+                _log.exception("answering a request failed", connection_id=self.connection_id)
+                self.send(error_frame(ErrorCode.INTERNAL, request_id=enquiry.id))
+            self._enquiries.popleft()
+
+    def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run a task that ends with the connection."""
+        task = self._websocket.loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     def _close(self, action: Close) -> None:
         if action.frame is not None:
-            self.announce(action.frame)
+            self.send(action.frame)
         self._websocket.begin_close(action.code, action.reason)
-        if self._session.identity is not None:
-            self._services.connections.remove(self)
+        self._leave()
+
+    def _leave(self) -> None:
+        identity = self._session.identity
+        if identity is not None and self._services.connections.remove(self):
+            self._services.presence.left(identity.user_id)
 
     def _set_timer(self) -> None:
         if self._timer is not None:
@@ -238,11 +327,10 @@ class Connection:
     def _ended(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        for renewal in self._renewals:
-            renewal.cancel()
+        for task in self._tasks:
+            task.cancel()
         self._websocket.on_text = None
-        if self._session.identity is not None:
-            self._services.connections.remove(self)
+        self._leave()
         received, sent = self._websocket.close_codes()
         metrics = self._services.metrics
         metrics.closes.labels(str(sent or received or 1006)).inc()

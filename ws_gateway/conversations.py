@@ -1,19 +1,41 @@
-"""The rules of two-person conversations: what may be sent, and what sending it leads to.
+"""The rules of two-person conversations: what people ask for, and what becomes of it.
 
-Pure: no clock, no I/O.
+A *change* is what somebody wants; an *outcome* is what the store made of it; an *event* is what
+everybody concerned sees, in one order. Pure: no clock, no I/O.
 """
+
+import enum
+from typing import TypeAlias
 
 import msgspec
 
-from shared.ids import ConversationId, UserId
+from shared.ids import ConnectionId, ConversationId, UserId
 
 __all__ = [
     "MAX_CLIENT_ID_CHARACTERS",
     "MAX_TEXT_CHARACTERS",
     "Appended",
+    "Blocked",
+    "Change",
     "Conflict",
+    "Deletion",
     "Draft",
+    "Edit",
+    "Erasure",
+    "Event",
+    "EventKind",
+    "Mark",
+    "Marked",
     "Message",
+    "NotAuthor",
+    "NotFound",
+    "Notice",
+    "Outcome",
+    "PresenceNotice",
+    "Published",
+    "Receipt",
+    "TypingNotice",
+    "Unfinished",
     "is_valid_client_id",
 ]
 
@@ -21,22 +43,8 @@ MAX_TEXT_CHARACTERS = 4000
 MAX_CLIENT_ID_CHARACTERS = 64
 
 
-class Draft(msgspec.Struct, frozen=True, gc=False):
-    """A message that its sender wants stored. The sender is who the connection was verified as."""
-
-    sender: UserId
-    recipient: UserId
-    client_id: str
-    """Made by the client; with the sender it names this message for ever."""
-    text: str
-
-    def same_content(self, message: "Message") -> bool:
-        """Tell a retry from another message under a used id: same recipient, same text."""
-        return self.recipient == message.recipient and self.text == message.text
-
-
 class Message(msgspec.Struct, frozen=True, gc=False):
-    """A stored message."""
+    """A stored message as it is now. A deleted one keeps its place and loses its text."""
 
     conversation: ConversationId
     seq: int
@@ -49,19 +57,170 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     text: str
     sent_at_ms: int
     """When it was stored, in milliseconds since the epoch."""
+    revision: int = 0
+    """How many times it was edited or deleted."""
+    changed_at_ms: int | None = None
+    """When it was last edited or deleted."""
+    deleted: bool = False
+
+
+class Draft(msgspec.Struct, frozen=True, gc=False):
+    """A message that its sender wants stored. The sender is who the connection was verified as."""
+
+    sender: UserId
+    recipient: UserId
+    client_id: str
+    """Made by the client; with the sender it names this message for ever."""
+    text: str
+
+    def repeats(self, message: Message) -> bool:
+        """Tell a retry from another message under a used id.
+
+        Once the message was edited or deleted its first text is gone; a retry is then believed.
+        """
+        return self.recipient == message.recipient and (
+            self.text == message.text or message.revision > 0
+        )
+
+
+class Edit(msgspec.Struct, frozen=True, gc=False):
+    """Its author wants a message to say something else."""
+
+    author: UserId
+    request_id: str
+    conversation: ConversationId
+    seq: int
+    text: str
+
+
+class Deletion(msgspec.Struct, frozen=True, gc=False):
+    """Its author wants a message's text gone for both."""
+
+    author: UserId
+    request_id: str
+    conversation: ConversationId
+    seq: int
+
+
+class Mark(msgspec.Struct, frozen=True, gc=False):
+    """A person has received, or read, a conversation up to `seq`. Marks only move forward."""
+
+    user: UserId
+    request_id: str | None
+    conversation: ConversationId
+    seq: int
+    read: bool
+    """Read, and so received too."""
+
+
+class Erasure(msgspec.Struct, frozen=True, gc=False):
+    """A person has deleted their account: the text of their messages in one conversation goes."""
+
+    user: UserId
+    conversation: ConversationId
+
+
+Change: TypeAlias = Draft | Edit | Deletion | Mark | Erasure
+
+
+class EventKind(enum.IntEnum):
+    """What happened to a conversation. The numbers are stored."""
+
+    SENT = 0
+    EDITED = 1
+    DELETED = 2
+    ERASED = 3
+    """One of the two people deleted their account: all of their messages lost their text."""
+
+
+class Event(msgspec.Struct, frozen=True, gc=False):
+    """An entry of the log: something both people see, in the order of `position`.
+
+    For `ERASED` the message stands for its sender; its seq and text mean nothing.
+    """
+
+    kind: EventKind
+    position: int
+    message: Message
 
 
 class Appended(msgspec.Struct, frozen=True, gc=False):
-    """The draft is stored as `message`; `duplicate` when an earlier try stored it."""
+    """A draft, edit or deletion is in the log; `duplicate` when an earlier try put it there."""
 
-    message: Message
+    event: Event
     duplicate: bool
 
 
-class Conflict(msgspec.Struct, frozen=True, gc=False):
-    """The draft's id already names a message with other content. Nothing was stored."""
+class Marked(msgspec.Struct, frozen=True, gc=False):
+    """Where a person's marks stand now; `moved` when this mark moved them."""
 
-    draft: Draft
+    peer: UserId
+    received: int
+    read: int
+    moved: bool
+    shares_reads: bool
+
+
+class Conflict(msgspec.Struct, frozen=True, gc=False):
+    """The request's id already names something else. Nothing was changed."""
+
+
+class NotFound(msgspec.Struct, frozen=True, gc=False):
+    """There is no such message in a conversation of this person. Nothing was changed."""
+
+
+class NotAuthor(msgspec.Struct, frozen=True, gc=False):
+    """The message is the other person's. Nothing was changed."""
+
+
+class Blocked(msgspec.Struct, frozen=True, gc=False):
+    """The recipient takes no messages from this sender. Nothing was stored."""
+
+
+class Unfinished(msgspec.Struct, frozen=True, gc=False):
+    """Part of an erasure is done; ask for it again."""
+
+
+Outcome: TypeAlias = Appended | Marked | Conflict | NotFound | NotAuthor | Blocked | Unfinished
+
+
+class Published(msgspec.Struct, frozen=True, gc=False):
+    """An event that is on disk, and the connection that caused it, which has its ack instead."""
+
+    event: Event
+    origin: ConnectionId | None
+
+
+class Receipt(msgspec.Struct, frozen=True, gc=False):
+    """A person's marks moved; the peer sees `read` only if the person shares it."""
+
+    conversation: ConversationId
+    user: UserId
+    peer: UserId
+    received: int
+    read: int
+    shares_reads: bool
+    origin: ConnectionId | None
+
+
+class TypingNotice(msgspec.Struct, frozen=True, gc=False):
+    """A person began or stopped typing to another. May be lost."""
+
+    user: UserId
+    to: UserId
+    active: bool
+
+
+class PresenceNotice(msgspec.Struct, frozen=True, gc=False):
+    """A person came or went; for `to`, who share a conversation with them. May be lost."""
+
+    user: UserId
+    to: tuple[UserId, ...]
+    online: bool
+    last_seen_ms: int | None
+
+
+Notice: TypeAlias = Published | Receipt | TypingNotice | PresenceNotice
 
 
 def is_valid_client_id(client_id: str) -> bool:

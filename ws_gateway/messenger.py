@@ -1,25 +1,42 @@
-"""A message's way through the gateway: recipient known, committed, acknowledged, published.
+"""A change's way through the gateway: recipient known, committed, answered, published.
 
-Acks and publication happen in the committer's own task, in commit order, so a sender who vanishes
-after the commit stops nothing.
+Answers and publication happen in the committer's own task, in commit order, so a sender who
+vanishes after the commit stops nothing.
 """
 
+import asyncio
+import collections
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import msgspec
 import structlog
 
-from shared.ids import ConnectionId
-from ws_gateway.conversations import Appended, Conflict, Draft
+from shared.ids import ConnectionId, UserId
+from ws_gateway.conversations import (
+    Appended,
+    Blocked,
+    Change,
+    Conflict,
+    Draft,
+    Erasure,
+    Mark,
+    Marked,
+    NotAuthor,
+    NotFound,
+    Notice,
+    Outcome,
+    Published,
+    Receipt,
+    Unfinished,
+)
 from ws_gateway.group_commit import Batch, GroupCommit, QueueFull
 from ws_gateway.metrics import Metrics
 from ws_gateway.ports import (
     MessageBus,
     MessageStore,
     ProfileServiceUnavailable,
-    PublishedMessage,
     StoreUnavailable,
 )
 from ws_gateway.protocol import codec, frames
@@ -35,24 +52,21 @@ _log = structlog.get_logger(__name__)
 
 
 class Sender(Protocol):
-    """The connection a draft came from; it may be gone when the answer comes."""
+    """Where a change came from; it may be gone when the answer comes."""
 
     @property
-    def connection_id(self) -> ConnectionId: ...
-    def answer(self, frame: frames.Ack | frames.Error) -> None:
-        """Send the one answer to one submitted draft. This never waits and never raises."""
+    def connection_id(self) -> ConnectionId | None: ...
+    def answer(self, frame: frames.ServerFrame) -> None:
+        """Send the one answer to one submitted change. This never waits and never raises."""
 
 
 class _Submission(msgspec.Struct, frozen=True, gc=False):
-    draft: Draft
+    change: Change
     sender: Sender
 
 
-_Outcome: TypeAlias = Appended | Conflict
-
-
 class Messenger:
-    """Takes drafts and sees each one through to exactly one answer.
+    """Takes changes and sees each one through to exactly one answer.
 
     For one event loop. `run` must be running; `drain` lets it finish what was taken.
     """
@@ -74,36 +88,49 @@ class Messenger:
         self._metrics = metrics
         self._now = now
         self._last_ms = 0
-        self._committer: GroupCommit[_Submission, _Outcome] = GroupCommit(
+        self._committer: GroupCommit[_Submission, Outcome] = GroupCommit(
             self._append, self._committed, max_batch=max_batch, max_waiting=max_waiting
         )
         self.published_position = store.position
-        """The position up to which messages were published here."""
+        """The position up to which events were published here."""
 
     @property
     def waiting(self) -> int:
-        """Drafts that wait to be committed."""
+        """Changes that wait to be committed."""
         return self._committer.waiting
 
-    def submit(self, draft: Draft, sender: Sender) -> None:
-        """Take a draft; `sender.answer` is called once, with its ack or its error.
+    def submit(self, change: Change, sender: Sender) -> None:
+        """Take a change; `sender.answer` is called once, with its ack, receipt or error.
 
         Drafts from one sender to one recipient keep their order.
         """
-        submission = _Submission(draft, sender)
-        if self._recipients.is_known(draft.recipient):
+        submission = _Submission(change, sender)
+        if not isinstance(change, Draft) or self._recipients.is_known(change.recipient):
             self._queue(submission)
         else:
             self._recipients.when_known(
-                draft.recipient, lambda verdict: self._looked_up(submission, verdict)
+                change.recipient, lambda verdict: self._looked_up(submission, verdict)
             )
+
+    async def erase(self, user_id: UserId) -> None:
+        """Take the text from every message of a user who is gone. Safe to repeat.
+
+        Raises:
+            StoreUnavailable: not finished; call again later.
+        """
+        while conversations := await self._store.conversations_to_erase(user_id):
+            for conversation in conversations:
+                waiter = _Waiter()
+                self.submit(Erasure(user_id, conversation), waiter)
+                if await waiter.answered == ErrorCode.STORE_UNAVAILABLE:
+                    raise StoreUnavailable("while erasing")
 
     async def run(self) -> None:
         """Commit what is submitted until `drain` has been called and nothing waits."""
         await self._committer.run()
 
     async def drain(self) -> None:
-        """Let `run` return once every draft that was taken has its answer."""
+        """Let `run` return once every change that was taken has its answer."""
         await self._recipients.settled()
         self._committer.drain()
 
@@ -128,75 +155,127 @@ class Messenger:
         self, submission: _Submission, code: ErrorCode, retry_after_ms: int | None = None
     ) -> None:
         submission.sender.answer(
-            error_frame(code, request_id=submission.draft.client_id, retry_after_ms=retry_after_ms)
+            error_frame(
+                code, request_id=_request_id(submission.change), retry_after_ms=retry_after_ms
+            )
         )
 
-    async def _append(self, submissions: Sequence[_Submission]) -> Sequence[_Outcome]:
+    async def _append(self, submissions: Sequence[_Submission]) -> Sequence[Outcome]:
         # A clock that is set back must not make a later message look older than an earlier one.
         self._last_ms = max(self._last_ms, int(self._now() * 1000))
         return await self._store.append_batch(
-            [submission.draft for submission in submissions], self._last_ms
+            [submission.change for submission in submissions], self._last_ms
         )
 
-    def _committed(self, batch: Batch[_Submission, _Outcome]) -> None:
-        published: list[PublishedMessage] = []
-        duplicates = conflicts = failed = 0
+    def _committed(self, batch: Batch[_Submission, Outcome]) -> None:
+        notices: list[Notice] = []
+        counts: collections.Counter[str] = collections.Counter()
         for submission, outcome in zip(batch.items, batch.outcomes, strict=True):
             if isinstance(outcome, Appended):
-                message = outcome.message
-                submission.sender.answer(
-                    frames.Ack(
-                        id=message.client_id,
-                        conversation=message.conversation,
-                        seq=message.seq,
-                        sent_at=codec.timestamp(message.sent_at_ms),
-                        duplicate=outcome.duplicate,
-                    )
-                )
+                submission.sender.answer(_ack(_request_id(submission.change), outcome))
                 if outcome.duplicate:
-                    duplicates += 1
+                    counts["duplicate"] += 1
                 else:
-                    published.append(PublishedMessage(message, submission.sender.connection_id))
-            elif isinstance(outcome, Conflict):
-                conflicts += 1
-                self._refuse(submission, ErrorCode.CONFLICT)
-            else:
-                failed += 1
+                    counts["stored"] += 1
+                    notices.append(Published(outcome.event, submission.sender.connection_id))
+                    self.published_position = outcome.event.position
+            elif isinstance(outcome, Marked):
+                self._marked(submission, outcome, notices)
+            elif isinstance(outcome, Exception):
+                counts["failed"] += 1
                 self._failed(submission, outcome)
-        if published:
-            self._bus.publish(published)
-            self.published_position = published[-1].message.position
-        self._count(batch, len(published), duplicates, conflicts, failed)
+            else:
+                counts["refused"] += 1
+                self._refuse(submission, _REFUSALS[type(outcome)])
+        self._bus.publish(notices)
+        self._measure(batch, counts)
+
+    def _marked(self, submission: _Submission, marked: Marked, notices: list[Notice]) -> None:
+        change = submission.change
+        if not isinstance(change, Mark):
+            raise AssertionError("only a mark is marked")
+        submission.sender.answer(
+            frames.ReceiptFrame(
+                conversation=change.conversation,
+                user=change.user,
+                received=marked.received,
+                read=marked.read,
+                id=change.request_id,
+            )
+        )
+        if marked.moved:
+            notices.append(
+                Receipt(
+                    conversation=change.conversation,
+                    user=change.user,
+                    peer=marked.peer,
+                    received=marked.received,
+                    read=marked.read,
+                    shares_reads=marked.shares_reads,
+                    origin=submission.sender.connection_id,
+                )
+            )
 
     def _failed(self, submission: _Submission, error: Exception) -> None:
         if isinstance(error, StoreUnavailable):
             self._refuse(submission, ErrorCode.STORE_UNAVAILABLE, _RETRY_AFTER_MS)
         else:
-            _log.error("storing a message failed", error=repr(error))
+            _log.error("storing a change failed", error=repr(error))
             self._refuse(submission, ErrorCode.INTERNAL, _RETRY_AFTER_MS)
 
-    def _count(
-        self,
-        batch: Batch[_Submission, _Outcome],
-        stored: int,
-        duplicates: int,
-        conflicts: int,
-        failed: int,
+    def _measure(
+        self, batch: Batch[_Submission, Outcome], counts: "collections.Counter[str]"
     ) -> None:
         metrics = self._metrics
-        for outcome, count in (
-            ("stored", stored),
-            ("duplicate", duplicates),
-            ("conflict", conflicts),
-            ("failed", failed),
-        ):
-            if count:
-                metrics.messages.labels(outcome).inc(count)
+        for outcome, count in counts.items():
+            metrics.changes.labels(outcome).inc(count)
         metrics.batch_size.observe(len(batch.items))
         metrics.commit_seconds.observe(batch.commit_s)
         metrics.ack_seconds.observe(batch.longest_wait_s)
-        if failed:
-            unavailable = next(
-                (str(e) for e in batch.outcomes if isinstance(e, StoreUnavailable)), None
-            )
-            _log.warning("messages were not stored", count=failed, store_unavailable=unavailable)
+        if counts["failed"]:
+            why = next((str(o) for o in batch.outcomes if isinstance(o, StoreUnavailable)), None)
+            _log.warning("changes were not stored", count=counts["failed"], unavailable=why)
+
+
+class _Waiter:
+    """A sender within the gateway: it waits for its answer."""
+
+    connection_id = None
+
+    def __init__(self) -> None:
+        self.answered: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+
+    def answer(self, frame: frames.ServerFrame) -> None:
+        if not self.answered.done():
+            self.answered.set_result(frame.code if isinstance(frame, frames.Error) else None)
+
+
+_REFUSALS: dict[type, ErrorCode] = {
+    Conflict: ErrorCode.CONFLICT,
+    NotFound: ErrorCode.MESSAGE_NOT_FOUND,
+    NotAuthor: ErrorCode.NOT_AUTHOR,
+    Blocked: ErrorCode.BLOCKED,
+    Unfinished: ErrorCode.OVERLOADED,
+}
+
+
+def _request_id(change: Change) -> str | None:
+    match change:
+        case Draft():
+            return change.client_id
+        case Erasure():
+            return None
+        case _:
+            return change.request_id
+
+
+def _ack(request_id: str | None, appended: Appended) -> frames.Ack:
+    message = appended.event.message
+    return frames.Ack(
+        id=request_id or "",
+        conversation=message.conversation,
+        seq=message.seq,
+        sent_at=codec.timestamp(message.sent_at_ms),
+        duplicate=appended.duplicate,
+        revision=message.revision,
+    )

@@ -20,7 +20,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.handshakes = self._counter(
+        self.connects = self._counter(
             "duet_gateway_connects_total",
             "Connections by the verdict on their tokens.",
             "verdict",
@@ -38,9 +38,9 @@ class Metrics:
             "duet_gateway_outbox_aborts_total",
             "Connections aborted because their reader fell behind.",
         )
-        self.messages = self._counter(
-            "duet_gateway_messages_total",
-            "Messages by outcome: stored, duplicate, conflict, failed.",
+        self.changes = self._counter(
+            "duet_gateway_changes_total",
+            "Messages, edits and deletions by outcome: stored, duplicate, refused, failed.",
             "outcome",
         )
         self.batch_size = Histogram(

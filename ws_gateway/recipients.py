@@ -70,7 +70,7 @@ class Recipients:
     async def _look_up(self, user_id: UserId) -> None:
         verdict: Verdict
         try:
-            verdict = await self._directory.exists(user_id)
+            verdict = await self._directory.username(user_id) is not None
         except Exception as error:
             verdict = error
         if verdict is True:

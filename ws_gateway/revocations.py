@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
+from shared.ids import UserId
 from shared.revocation import MAX_SESSIONS, Revocation
 from ws_gateway.delivery.connection_map import ConnectionMap, LiveConnection
 from ws_gateway.identity import Identity
@@ -19,10 +20,11 @@ from ws_gateway.metrics import Metrics
 from ws_gateway.ports import (
     FeedReady,
     FeedReset,
+    PeopleStore,
     ProfileServiceUnavailable,
     RevocationFeed,
+    StoreUnavailable,
 )
-from ws_gateway.recipients import Recipients
 
 __all__ = ["RevocationWatch"]
 
@@ -39,20 +41,23 @@ class RevocationWatch:
         self,
         feed: RevocationFeed,
         connections: ConnectionMap,
-        recipients: Recipients,
+        people: PeopleStore,
         metrics: Metrics,
-        end_connection: Callable[[LiveConnection], None],
         *,
+        end_connection: Callable[[LiveConnection], None],
+        user_deleted: Callable[[UserId], None],
         poll_interval_s: float = 30.0,
         remember_s: float = 60.0,
         max_backoff_s: float = 5.0,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`user_deleted` is called once the store knows of it."""
         self._feed = feed
         self._connections = connections
-        self._recipients = recipients
+        self._people = people
         self._metrics = metrics
         self._end_connection = end_connection
+        self._user_deleted = user_deleted
         self._poll_interval_s = poll_interval_s
         self._remember_s = remember_s
         self._max_backoff_s = max_backoff_s
@@ -75,11 +80,12 @@ class RevocationWatch:
         failures = 0
         while True:
             try:
-                async for event in self._feed.events():
+                after = await self._people.feed_event_id()
+                async for event_id, event in self._feed.events(after):
                     failures = 0
-                    await self._receive(event)
+                    await self._receive(event_id, event)
                 reason = "it ended"
-            except ProfileServiceUnavailable as error:
+            except (ProfileServiceUnavailable, StoreUnavailable) as error:
                 reason = str(error)
             if self.connected.is_set() or failures == 0:
                 _log.warning("the revocation feed is down; polling instead", reason=reason)
@@ -110,7 +116,8 @@ class RevocationWatch:
                 return
             self._end(c for c in self._connections if c.identity.session_id in ended)
 
-    async def _receive(self, event: FeedReady | FeedReset | Revocation) -> None:
+    async def _receive(self, event_id: str, event: FeedReady | FeedReset | Revocation) -> None:
+        deleted = None
         match event:
             case FeedReady():
                 _log.info("the revocation feed is connected")
@@ -120,9 +127,11 @@ class RevocationWatch:
                 await self.check_held_sessions()
             case Revocation():
                 self._recent.append((self._now(), event))
-                if event.kind == "user_deleted":
-                    self._recipients.forget(event.user_id)
                 self._end(self._connections.ended_by(event))
+                deleted = event.user_id if event.kind == "user_deleted" else None
+        await self._people.follow_feed(event_id, deleted)
+        if deleted is not None:
+            self._user_deleted(deleted)
 
     def _end(self, connections: Iterable[LiveConnection]) -> None:
         for connection in list(connections):

@@ -21,7 +21,7 @@ from ws_gateway.protocol import frames
 from ws_gateway.protocol.errors import CloseCode
 from ws_gateway.websocket import GatewayWebSocket
 
-__all__ = ["GatewayServer", "ServerLimits"]
+__all__ = ["PATH", "GatewayServer", "ServerLimits"]
 
 PATH = "/v1/ws"
 SUBPROTOCOL = Subprotocol("duet.v1")
@@ -111,7 +111,7 @@ class GatewayServer:
         self._server.close(close_connections=False)
         for connection in list(self._open):
             retry_after_ms = random.randint(500, 3000)  # noqa: S311 - spreads the reconnects
-            connection.announce(frames.Draining(retry_after_ms=retry_after_ms))
+            connection.send(frames.Draining(retry_after_ms=retry_after_ms))
         try:
             async with asyncio.timeout_at(deadline - self._limits.close_timeout_s / 2):
                 await settled()

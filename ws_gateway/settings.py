@@ -21,7 +21,7 @@ class Settings(ServiceSettings):
         "http://127.0.0.1:8000",
         "http://localhost:8000",
     )
-    """Origins whose pages may connect, separated by commas; clients without an Origin always may."""
+    """Origins whose pages may connect, by commas; clients that send no Origin always may."""
     max_connections: Annotated[int, pydantic.Field(ge=1)] = 20_000
     max_connections_per_user: Annotated[int, pydantic.Field(ge=1)] = 10
     max_frame_bytes: Annotated[int, pydantic.Field(ge=1024)] = 65_536
@@ -38,6 +38,13 @@ class Settings(ServiceSettings):
     profile_timeout_s: Annotated[float, pydantic.Field(gt=0)] = 3.0
     revocation_poll_interval_s: Annotated[float, pydantic.Field(gt=0)] = 30.0
     recipient_cache_s: Annotated[float, pydantic.Field(ge=0)] = 300.0
+    messages_per_s: Annotated[float, pydantic.Field(gt=0)] = 10.0
+    """What a user may write in the long run, on all of their connections together."""
+    message_burst: Annotated[int, pydantic.Field(ge=1)] = 50
+    requests_per_s: Annotated[float, pydantic.Field(gt=0)] = 50.0
+    """What one connection may ask in the long run, everything counted."""
+    request_burst: Annotated[int, pydantic.Field(ge=1)] = 200
+    offline_after_s: Annotated[float, pydantic.Field(ge=0)] = 15.0
     commit_max_batch: Annotated[int, pydantic.Field(ge=1, le=10_000)] = 512
     commit_max_waiting: Annotated[int, pydantic.Field(ge=1)] = 20_000
     database_busy_timeout_s: Annotated[float, pydantic.Field(gt=0)] = 2.0

@@ -79,6 +79,11 @@ class GatewayWebSocket(ServerConnection):
         if self.protocol.state is OPEN:
             self.outbox.write(wire)
 
+    async def drained(self) -> None:
+        """Wait until the write buffer is below its bound; returns at once when it is."""
+        if self.outbox.is_behind:
+            await self.drain()
+
     def begin_close(self, code: CloseCode, reason: str = "") -> None:
         """Start the closing handshake and return; it is aborted when it takes too long."""
         if self.protocol.state is not OPEN:

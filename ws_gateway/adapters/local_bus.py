@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from ws_gateway.ports import PublishedMessage
+from ws_gateway.conversations import Notice
 
 __all__ = ["LocalBus"]
 
@@ -11,13 +11,13 @@ class LocalBus:
     """A `MessageBus` within one process."""
 
     def __init__(self) -> None:
-        self._receivers: list[Callable[[Iterable[PublishedMessage]], None]] = []
+        self._receivers: list[Callable[[Iterable[Notice]], None]] = []
 
-    def publish(self, messages: Iterable[PublishedMessage]) -> None:
-        """Hand the messages to every receiver."""
+    def publish(self, notices: Iterable[Notice]) -> None:
+        """Hand the notices to every receiver."""
         for receive in self._receivers:
-            receive(messages)
+            receive(notices)
 
-    def subscribe(self, receive: Callable[[Iterable[PublishedMessage]], None]) -> None:
+    def subscribe(self, receive: Callable[[Iterable[Notice]], None]) -> None:
         """Add a receiver."""
         self._receivers.append(receive)

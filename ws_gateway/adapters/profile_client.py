@@ -68,8 +68,9 @@ class ProfileClient:
         self._verifications: Batcher[TokenPair, Introspection] = Batcher(
             self._introspect, max_batch=MAX_PAIRS
         )
-        self._lookups: Batcher[UserId, bool] = Batcher(self._exist, max_batch=MAX_USER_IDS)
-        self._last_event_id: str | None = None
+        self._lookups: Batcher[UserId, str | None] = Batcher(
+            self._usernames, max_batch=MAX_USER_IDS
+        )
 
     async def verify(self, tokens: TokenPair) -> Identity | None:
         """Ask who a token pair belongs to; see `IdentityVerifier`."""
@@ -93,8 +94,8 @@ class ProfileClient:
             tokens=verdict.tokens,
         )
 
-    async def exists(self, user_id: UserId) -> bool:
-        """Ask whether a user exists; see `UserDirectory`."""
+    async def username(self, user_id: UserId) -> str | None:
+        """Ask for a user's name; see `UserDirectory`."""
         return await self._lookups.submit(user_id)
 
     async def ended(self, sessions: Sequence[HeldSession]) -> list[SessionId]:
@@ -103,12 +104,11 @@ class ProfileClient:
         reply = await self._call("session_status", SESSION_STATUS_PATH, SessionStatusReply, body)
         return reply.ended
 
-    async def events(self) -> AsyncIterator[FeedEvent]:
+    async def events(self, after: str | None) -> AsyncIterator[tuple[str, FeedEvent]]:
         """Listen to the feed; see `RevocationFeed`."""
         headers = {"Authorization": self._credentials.authorization()}
-        resumed_from = self._last_event_id
-        if resumed_from is not None:
-            headers["Last-Event-ID"] = resumed_from
+        if after is not None:
+            headers["Last-Event-ID"] = after
         timeout = httpx.Timeout(self._timeout_s, read=2 * FEED_KEEPALIVE_S)
         try:
             async with httpx_sse.aconnect_sse(
@@ -117,15 +117,15 @@ class ProfileClient:
                 if source.response.status_code != httpx.codes.OK:
                     raise ProfileServiceUnavailable(f"answered {source.response.status_code}")
                 async for sent in source.aiter_sse():
-                    if sent.event == "revocation":
-                        yield msgspec.json.decode(sent.data, type=Revocation)
-                    elif sent.event == "reset":
-                        yield FeedReset()
-                    elif sent.event == "ready":
-                        yield FeedReady()
-                        if resumed_from is None:  # what happened before is not known
-                            yield FeedReset()
-                    self._last_event_id = sent.id or self._last_event_id
+                    match sent.event:
+                        case "revocation":
+                            yield sent.id, msgspec.json.decode(sent.data, type=Revocation)
+                        case "reset":
+                            yield sent.id, FeedReset()
+                        case "ready":
+                            if after is None:  # what happened before is not known
+                                yield sent.id, FeedReset()
+                            yield sent.id, FeedReady()
         except (httpx.HTTPError, httpx_sse.SSEError, msgspec.DecodeError) as error:
             raise ProfileServiceUnavailable(repr(error)) from error
 
@@ -140,11 +140,11 @@ class ProfileClient:
             raise ProfileServiceUnavailable("answered another number of introspections")
         return verdicts
 
-    async def _exist(self, user_ids: Sequence[UserId]) -> list[bool]:
+    async def _usernames(self, user_ids: Sequence[UserId]) -> list[str | None]:
         query = str(httpx.QueryParams([("id", user_id) for user_id in dict.fromkeys(user_ids)]))
         reply = await self._call("users", f"{USERS_PATH}?{query}", Users)
-        found = {user.id for user in reply.users}
-        return [user_id in found for user_id in user_ids]
+        found = {user.id: user.username for user in reply.users}
+        return [found.get(user_id) for user_id in user_ids]
 
     async def _call(
         self, name: str, path: str, reply: type[Reply], body: bytes | None = None

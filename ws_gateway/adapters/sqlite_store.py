@@ -1,58 +1,47 @@
 """The message store on SQLite: one file, nothing to install, durable when it returns."""
 
 import sqlite3
-from collections.abc import Awaitable, Mapping, Sequence
-from pathlib import Path
-from typing import TypeAlias, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
-import msgspec
-
-from shared.ids import ConversationId, UserId, conversation_id
-from shared.sqlite import Database, DatabaseUnavailable
-from ws_gateway.conversations import Appended, Conflict, Draft, Message
-from ws_gateway.ports import StoreUnavailable
+from shared.ids import ConversationId, UserId
+from shared.sqlite import Database
+from ws_gateway.adapters.sqlite_append import Append, Pair, Route
+from ws_gateway.adapters.sqlite_erasure import erased_event
+from ws_gateway.adapters.sqlite_indexes import settle
+from ws_gateway.adapters.sqlite_rows import COLUMNS, N_COLUMNS, available, message_of, user_key
+from ws_gateway.conversations import Change, Event, EventKind, Outcome
+from ws_gateway.ports import EventPage
 
 __all__ = ["SqliteMessageStore"]
 
-T = TypeVar("T")
-_Pair: TypeAlias = tuple[UserId, UserId]
-
 _MAX_CACHED_ROUTES = 100_000
-
-
-class _Route(msgspec.Struct, frozen=True):
-    """A sender's way to a recipient: the keys of both and of their conversation. Never changes."""
-
-    conversation: int
-    conversation_id: ConversationId
-    sender: int
+_SETTLE_EVERY = 1000
+"""Events after which the indexes catch up with the log: a few milliseconds of work."""
 
 
 class SqliteMessageStore:
-    """A `MessageStore` in one SQLite file. Make it with `open`, and `close` it.
+    """A `MessageStore` in one SQLite file.
 
-    One coroutine at a time calls `append_batch`.
+    One coroutine at a time calls `append_batch`; whoever opened the database closes it.
     """
 
-    def __init__(self, database: Database, epoch: str, position: int) -> None:
+    def __init__(self, database: Database, epoch: str, position: int, settled: int) -> None:
         self._database = database
         self._epoch = epoch
         self._position = position
-        self._routes: dict[_Pair, _Route] = {}
+        self._settled = settled
+        self._routes: dict[Pair, Route] = {}
+        self._deliveries: list[tuple[int, int, int]] = []
 
     @classmethod
-    async def open(cls, path: Path, *, busy_timeout_s: float = 2.0) -> "SqliteMessageStore":
-        """Open the file, making or migrating it.
+    async def over(cls, database: Database) -> "SqliteMessageStore":
+        """Make the store of an open database.
 
         Raises:
-            DatabaseInUse: another gateway has it.
-            DatabaseUnavailable: it cannot be opened.
+            StoreUnavailable: it cannot be read.
         """
-        database = await Database.open(
-            path, "ws_gateway.adapters.migrations", busy_timeout_s=busy_timeout_s
-        )
-        epoch, position = await database.read(_epoch_and_position)
-        return cls(database, epoch, position)
+        return cls(database, *await available(database.read(_life)))
 
     @property
     def epoch(self) -> str:
@@ -61,176 +50,153 @@ class SqliteMessageStore:
 
     @property
     def position(self) -> int:
-        """The position of the last committed message."""
+        """The position of the last committed event."""
         return self._position
 
-    async def append_batch(
-        self, drafts: Sequence[Draft], sent_at_ms: int
-    ) -> list[Appended | Conflict]:
-        """Store drafts in one transaction; see `MessageStore`."""
-        made: dict[_Pair, _Route] = {}
+    async def append_batch(self, changes: Sequence[Change], at_ms: int) -> list[Outcome]:
+        """Make changes in one transaction; see `MessageStore`."""
+        deliveries, self._deliveries = self._deliveries, []
 
-        def append(connection: sqlite3.Connection) -> tuple[list[Appended | Conflict], int]:
-            return _Append(connection, self._routes, made, sent_at_ms).append(drafts)
+        def append(connection: sqlite3.Connection) -> tuple[list[Outcome], int, int]:
+            if len(self._routes) > _MAX_CACHED_ROUTES:
+                self._routes.clear()
+            work = Append(connection, self._routes, at_ms)
+            outcomes = work.make(changes)
+            _note_deliveries(connection, deliveries)
+            settled = self._settled
+            if work.position - settled >= _SETTLE_EVERY:
+                settled = settle(connection)
+            return outcomes, work.position, settled
 
-        outcomes, self._position = await _available(self._database.write(append))
-        if len(self._routes) + len(made) > _MAX_CACHED_ROUTES:
-            self._routes.clear()
-        self._routes.update(made)
+        try:
+            outcomes, self._position, self._settled = await available(self._database.write(append))
+        except BaseException:
+            self._routes.clear()  # some may name rows that were rolled back
+            raise
         return outcomes
+
+    async def events_after(self, user_id: UserId, position: int, limit: int) -> EventPage:
+        """Return what concerns a user after `position`; see `MessageStore`."""
+        await self._settle()
+        settled = self._settled
+
+        def read(connection: sqlite3.Connection) -> EventPage:
+            rows = connection.execute(
+                _EVENTS, (user_key(connection, user_id), position, settled, limit)
+            ).fetchall()
+            events = [_event(row) for row in rows]
+            complete = len(events) < limit
+            upto = settled if complete else events[-1].position
+            return EventPage(events, max(upto, position), complete)
+
+        return await available(self._database.read(read))
+
+    async def receipts_after(
+        self, user_id: UserId, position: int
+    ) -> list[tuple[ConversationId, UserId, int, int]]:
+        """Return marks that moved after `position`; see `MessageStore`."""
+
+        def read(
+            connection: sqlite3.Connection,
+        ) -> list[tuple[ConversationId, UserId, int, int]]:
+            key = user_key(connection, user_id)
+            return connection.execute(_RECEIPTS, {"me": key, "position": position}).fetchall()
+
+        return await available(self._database.read(read))
+
+    def note_delivery(self, position: int, connections: int, at_ms: int) -> None:
+        """Remember that an event went out; see `MessageStore`."""
+        self._deliveries.append((position, connections, at_ms))
+
+    async def flush_deliveries(self) -> None:
+        """Write down the deliveries that no transaction has taken along yet."""
+        deliveries, self._deliveries = self._deliveries, []
+        if deliveries:
+            await available(self._database.write(lambda c: _note_deliveries(c, deliveries)))
+
+    async def conversations_to_erase(self, user_id: UserId) -> list[ConversationId]:
+        """Return some conversations with text of this user; see `MessageStore`."""
+
+        def read(connection: sqlite3.Connection) -> list[ConversationId]:
+            rows = connection.execute(_TO_ERASE, (user_key(connection, user_id),))
+            return [conversation for (conversation,) in rows]
+
+        return await available(self._database.read(read))
+
+    def forget_route(self, sender: UserId, recipient: UserId) -> None:
+        """A block between them came or went. For the writer's thread, within its transaction."""
+        self._routes.pop((sender, recipient), None)
 
     async def is_available(self) -> bool:
         """Whether a trivial read works."""
         try:
-            await self._database.read(_epoch_and_position)
-        except DatabaseUnavailable:
+            await available(self._database.read(_life))
+        except Exception:  # whatever it is, the store does not answer
             return False
         return True
 
-    async def close(self) -> None:
-        """Close the file and let another process open it."""
-        await self._database.close()
+    async def _settle(self) -> None:
+        if self._settled < self._position:
+            self._settled = await available(self._database.write(settle))
 
 
-class _Append:
-    """One transaction's work, in the writer's thread."""
-
-    def __init__(
-        self,
-        connection: sqlite3.Connection,
-        routes: Mapping[_Pair, _Route],
-        made: dict[_Pair, _Route],
-        sent_at_ms: int,
-    ) -> None:
-        self._connection = connection
-        self._routes = routes
-        self._made = made
-        self._sent_at_ms = sent_at_ms
-        self._last_seq: dict[int, int] = {}
-
-    def append(self, drafts: Sequence[Draft]) -> tuple[list[Appended | Conflict], int]:
-        """Return an outcome for each draft, and the position of the last message of all."""
-        (position,) = self._connection.execute(
-            "SELECT coalesce(max(position), 0) FROM log"
-        ).fetchone()
-        taken = self._stored_before(drafts)
-        outcomes: list[Appended | Conflict] = []
-        messages, log = [], []
-        for draft in drafts:
-            name = (draft.sender, draft.client_id)
-            earlier = taken.get(name)
-            if earlier is not None:
-                same = draft.same_content(earlier)
-                outcomes.append(Appended(earlier, duplicate=True) if same else Conflict(draft))
-                continue
-            position += 1
-            route = self._route(draft)
-            seq = self._next_seq(route.conversation)
-            message = taken[name] = Message(
-                conversation=route.conversation_id,
-                seq=seq,
-                position=position,
-                sender=draft.sender,
-                recipient=draft.recipient,
-                client_id=draft.client_id,
-                text=draft.text,
-                sent_at_ms=self._sent_at_ms,
-            )
-            outcomes.append(Appended(message, duplicate=False))
-            messages.append(
-                (
-                    route.conversation,
-                    seq,
-                    position,
-                    route.sender,
-                    draft.client_id,
-                    self._sent_at_ms,
-                    draft.text,
-                )
-            )
-            log.append((position, route.conversation, seq))
-        self._connection.executemany("INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?)", messages)
-        self._connection.executemany("INSERT INTO log VALUES (?, ?, ?)", log)
-        return outcomes, position
-
-    def _stored_before(self, drafts: Sequence[Draft]) -> dict[tuple[UserId, str], Message]:
-        """Find the messages that drafts repeat, in one statement for the whole batch."""
-        wanted = msgspec.json.encode([(draft.client_id, draft.sender) for draft in drafts])
-        return {
-            (row[0], row[1]): Message(
-                conversation=row[2],
-                seq=row[3],
-                position=row[4],
-                sender=row[0],
-                recipient=row[5],
-                client_id=row[1],
-                text=row[6],
-                sent_at_ms=row[7],
-            )
-            for row in self._connection.execute(_STORED_BEFORE, (wanted.decode(),))
-        }
-
-    def _next_seq(self, conversation: int) -> int:
-        last = self._last_seq.get(conversation)
-        if last is None:
-            (last,) = self._connection.execute(
-                "SELECT coalesce(max(seq), 0) FROM messages WHERE conversation = ?",
-                (conversation,),
-            ).fetchone()
-        self._last_seq[conversation] = last + 1
-        return last + 1
-
-    def _route(self, draft: Draft) -> _Route:
-        pair = (draft.sender, draft.recipient)
-        route = self._routes.get(pair) or self._made.get(pair)
-        if route is None:
-            route = self._made[pair] = self._make_route(*pair)
-        return route
-
-    def _make_route(self, sender: UserId, recipient: UserId) -> _Route:
-        keys = {user_id: self._user_key(user_id) for user_id in sorted((sender, recipient))}
-        public_id = conversation_id(sender, recipient)
-        found = self._connection.execute(
-            "SELECT key FROM conversations WHERE id = ?", (public_id,)
-        ).fetchone()
-        if found is None:
-            found = self._connection.execute(
-                "INSERT INTO conversations (id, low, high) VALUES (?, ?, ?) RETURNING key",
-                (public_id, *keys.values()),
-            ).fetchone()
-        return _Route(found[0], public_id, keys[sender])
-
-    def _user_key(self, user_id: UserId) -> int:
-        self._connection.execute("INSERT OR IGNORE INTO users (id) VALUES (?)", (user_id,))
-        (key,) = self._connection.execute(
-            "SELECT key FROM users WHERE id = ?", (user_id,)
-        ).fetchone()
-        return int(key)
+def _life(connection: sqlite3.Connection) -> tuple[str, int, int]:
+    epoch, position, settled = connection.execute(
+        "SELECT epoch, (SELECT coalesce(max(position), 0) FROM log), settled FROM life"
+    ).fetchone()
+    return epoch, position, settled
 
 
-_STORED_BEFORE = """
-SELECT sender.id, message.client_id, conversation.id, message.seq, message.position,
-       recipient.id, message.text, message.sent_at_ms
-FROM json_each(?) AS wanted
-CROSS JOIN users AS sender ON sender.id = json_extract(wanted.value, '$[1]')
-CROSS JOIN messages AS message INDEXED BY messages_by_client_id
-    ON message.client_id = json_extract(wanted.value, '$[0]') AND message.sender = sender.key
-CROSS JOIN conversations AS conversation ON conversation.key = message.conversation
-CROSS JOIN users AS recipient
-    ON recipient.key = CASE message.sender WHEN conversation.low THEN conversation.high
-                                           ELSE conversation.low END
+def _note_deliveries(
+    connection: sqlite3.Connection, deliveries: Sequence[tuple[int, int, int]]
+) -> None:
+    if deliveries:
+        connection.executemany("INSERT OR IGNORE INTO deliveries VALUES (?, ?, ?)", deliveries)
+
+
+def _event(row: tuple[Any, ...]) -> Event:
+    kind, position, conversation, actor, peer = row[N_COLUMNS:]
+    if kind == EventKind.ERASED:
+        return erased_event(conversation, actor, peer, position)
+    return Event(EventKind(kind), position, message_of(row))
+
+
+_EVENTS = f"""
+SELECT {COLUMNS}, log.kind, log.position, named.id, actor.id, peer.id
+FROM inbox
+CROSS JOIN log ON log.position = inbox.position
+CROSS JOIN conversations AS named ON named.key = log.conversation
+LEFT JOIN messages AS message ON message.conversation = log.conversation AND message.seq = log.seq
+LEFT JOIN conversations AS conversation ON conversation.key = message.conversation
+LEFT JOIN users AS sender ON sender.key = message.sender
+LEFT JOIN users AS recipient ON recipient.key =
+    CASE message.sender WHEN conversation.low THEN conversation.high ELSE conversation.low END
+LEFT JOIN users AS actor ON actor.key = log.actor
+LEFT JOIN users AS peer ON peer.key = CASE log.actor WHEN named.low THEN named.high
+                                                     ELSE named.low END
+WHERE inbox.user = ? AND inbox.position > ? AND inbox.position <= ?
+ORDER BY inbox.position LIMIT ?
 """
 
+_RECEIPTS = """
+SELECT conversations.id, users.id, members.received,
+       CASE WHEN users.shares_reads OR members.user = :me THEN members.read ELSE 0 END
+FROM members AS mine
+CROSS JOIN conversations ON conversations.key = mine.conversation
+CROSS JOIN members ON members.user IN (mine.user, mine.peer)
+    AND members.conversation = mine.conversation
+CROSS JOIN users ON users.key = members.user
+WHERE mine.user = :me AND members.marks_position >= :position AND members.received > 0
+ORDER BY mine.last_position DESC LIMIT 1000
+"""
 
-def _epoch_and_position(connection: sqlite3.Connection) -> tuple[str, int]:
-    epoch, position = connection.execute(
-        "SELECT epoch, (SELECT coalesce(max(position), 0) FROM log) FROM life"
-    ).fetchone()
-    return epoch, position
-
-
-async def _available(call: Awaitable[T]) -> T:
-    try:
-        return await call
-    except DatabaseUnavailable as error:
-        raise StoreUnavailable(str(error)) from error
+_TO_ERASE = """
+SELECT conversations.id
+FROM members AS mine
+CROSS JOIN conversations ON conversations.key = mine.conversation
+WHERE mine.user = ? AND EXISTS (
+    SELECT 1 FROM messages
+    WHERE messages.conversation = mine.conversation AND messages.sender = mine.user
+      AND NOT messages.deleted
+) LIMIT 100
+"""

@@ -1,18 +1,24 @@
-"""The ConnectionMap: which connections each user has here, and how a message reaches them all."""
+"""The ConnectionMap: which connections each user has here, and how news reaches them all."""
 
-from collections.abc import Iterable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol, TypeVar
 
 from shared.ids import ConnectionId, UserId
 from shared.revocation import HeldSession, Revocation
-from ws_gateway.conversations import Message
+from ws_gateway.conversations import (
+    EventKind,
+    Notice,
+    PresenceNotice,
+    Published,
+    Receipt,
+    TypingNotice,
+)
+from ws_gateway.delivery.rendering import Rendering
 from ws_gateway.identity import Identity
-from ws_gateway.ports import PublishedMessage
-from ws_gateway.protocol import codec, frames
-from ws_gateway.protocol.cursor import Cursors
-from ws_gateway.protocol.wire import text_frame
 
 __all__ = ["ConnectionMap", "LiveConnection"]
+
+N = TypeVar("N")
 
 
 class LiveConnection(Protocol):
@@ -22,22 +28,33 @@ class LiveConnection(Protocol):
     def connection_id(self) -> ConnectionId: ...
     @property
     def identity(self) -> Identity: ...
-    def deliver(self, wire: bytes) -> None:
-        """Send wire bytes. This never waits and never raises."""
+    def deliver(self, wire: bytes, position: int | None) -> None:
+        """Send wire bytes, of the event at `position` if they are one. Never waits or raises."""
+
+    def deliver_ephemeral(self, wire: bytes) -> None:
+        """Send wire bytes that may be lost. Never waits or raises."""
 
 
 class ConnectionMap:
     """Holds the verified connections of this gateway, a user's oldest first.
 
-    For one event loop. Nothing here waits.
+    For one event loop. Nothing here waits. `delivered` is told of each message that went out to its
+    recipient: its position, and to how many connections.
     """
 
-    def __init__(self, cursors: Cursors, *, max_connections_per_user: int = 10) -> None:
-        self._cursors = cursors
+    def __init__(
+        self,
+        rendering: Rendering,
+        delivered: Callable[[int, int], None],
+        *,
+        max_connections_per_user: int = 10,
+    ) -> None:
+        self._rendering = rendering
+        self._delivered = delivered
         self._max_connections_per_user = max_connections_per_user
         self._by_user: dict[UserId, list[LiveConnection]] = {}
         self._size = 0
-        self.delivered = 0
+        self.frames_delivered = 0
         """Message frames written to connections since the start."""
 
     def __len__(self) -> int:
@@ -46,6 +63,9 @@ class ConnectionMap:
     def __iter__(self) -> Iterator[LiveConnection]:
         return (connection for held in list(self._by_user.values()) for connection in list(held))
 
+    def __contains__(self, user_id: UserId) -> bool:
+        return user_id in self._by_user
+
     @property
     def users(self) -> int:
         """How many people have at least one connection here."""
@@ -53,24 +73,25 @@ class ConnectionMap:
 
     def add(self, connection: LiveConnection) -> LiveConnection | None:
         """Hold a connection. Returns the user's oldest when this one takes its place: close it."""
-        held = self._by_user.setdefault(connection.identity.user_id, [])
-        evicted = held[0] if len(held) >= self._max_connections_per_user else None
-        if evicted is not None:
-            self.remove(evicted)
-            held = self._by_user.setdefault(connection.identity.user_id, [])
+        user_id = connection.identity.user_id
+        held = self._by_user.setdefault(user_id, [])
+        evicted = held.pop(0) if len(held) >= self._max_connections_per_user else None
         held.append(connection)
-        self._size += 1
+        self._size += evicted is None
         return evicted
 
-    def remove(self, connection: LiveConnection) -> None:
-        """Let go of a connection; one that is not held is no error."""
+    def remove(self, connection: LiveConnection) -> bool:
+        """Let go of a connection. Returns whether it was the user's last; else nothing is said."""
         user_id = connection.identity.user_id
         held = self._by_user.get(user_id, [])
-        if connection in held:
-            held.remove(connection)
-            self._size -= 1
-            if not held:
-                del self._by_user[user_id]
+        if connection not in held:
+            return False
+        held.remove(connection)
+        self._size -= 1
+        if held:
+            return False
+        del self._by_user[user_id]
+        return True
 
     def of_user(self, user_id: UserId) -> tuple[LiveConnection, ...]:
         """Return a user's connections, oldest first."""
@@ -94,39 +115,52 @@ class ConnectionMap:
         }
         return list(held.values())
 
-    def deliver(self, published: Iterable[PublishedMessage]) -> None:
-        """Write each message to every connection it is for, encoded once for each side.
+    def deliver(self, notices: Iterable[Notice]) -> None:
+        """Write each notice to every connection it is for, encoded once for each side."""
+        for notice in notices:
+            match notice:
+                case Published():
+                    self._deliver_event(notice)
+                case Receipt():
+                    self._deliver_receipt(notice)
+                case TypingNotice():
+                    self._deliver_ephemeral((notice.to,), self._rendering.typing, notice)
+                case PresenceNotice():
+                    self._deliver_ephemeral(notice.to, self._rendering.presence, notice)
 
-        The recipient's connections get it, and so do the sender's other ones, with the client id.
-        """
-        for item in published:
-            message = item.message
-            recipients = self._by_user.get(message.recipient)
-            if recipients:
-                wire = self._wire(message, None)
-                for connection in recipients:
-                    connection.deliver(wire)
-                self.delivered += len(recipients)
-            senders = self._by_user.get(message.sender)
-            if senders and not (len(senders) == 1 and senders[0].connection_id == item.origin):
-                wire = self._wire(message, message.client_id)
-                for connection in senders:
-                    if connection.connection_id != item.origin:
-                        connection.deliver(wire)
-                        self.delivered += 1
+    def _deliver_event(self, published: Published) -> None:
+        """The other person's connections get it, and the author's own ones but the origin."""
+        event = published.event
+        message, position = event.message, event.position
+        recipients = self._by_user.get(message.recipient)
+        if recipients:
+            wire = self._rendering.event(event, message.recipient)
+            for connection in recipients:
+                connection.deliver(wire, position)
+            if event.kind is EventKind.SENT:
+                self.frames_delivered += len(recipients)
+                self._delivered(position, len(recipients))
+        senders = self._by_user.get(message.sender)
+        if senders and not (len(senders) == 1 and senders[0].connection_id == published.origin):
+            wire = self._rendering.event(event, message.sender)
+            for connection in senders:
+                if connection.connection_id != published.origin:
+                    connection.deliver(wire, position)
 
-    def _wire(self, message: Message, client_id: str | None) -> bytes:
-        return text_frame(
-            codec.encode(
-                frames.MessageFrame(
-                    conversation=message.conversation,
-                    seq=message.seq,
-                    from_=message.sender,
-                    to=message.recipient,
-                    text=message.text,
-                    sent_at=codec.timestamp(message.sent_at_ms),
-                    cursor=self._cursors.encode(message.position),
-                    id=client_id,
-                )
-            )
-        )
+    def _deliver_receipt(self, receipt: Receipt) -> None:
+        for viewer in (receipt.peer, receipt.user):
+            held = self._by_user.get(viewer)
+            if held:
+                wire = self._rendering.receipt(receipt, viewer)
+                for connection in held:
+                    if connection.connection_id != receipt.origin:
+                        connection.deliver(wire, None)
+
+    def _deliver_ephemeral(
+        self, viewers: Iterable[UserId], render: Callable[[N], bytes], notice: N
+    ) -> None:
+        connections = [c for viewer in viewers for c in self._by_user.get(viewer, ())]
+        if connections:
+            wire = render(notice)
+            for connection in connections:
+                connection.deliver_ephemeral(wire)

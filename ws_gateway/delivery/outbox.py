@@ -54,6 +54,9 @@ class Outbox:
         self._call_later = call_later
         self._aborted = aborted
         self._expiry: asyncio.TimerHandle | None = None
+        self._buffered_at_check = 0
+        self.is_paced = False
+        """While the writer waits for the reader, as a replay does: slow is fine, stuck is not."""
 
     @property
     def is_behind(self) -> bool:
@@ -79,13 +82,23 @@ class Outbox:
     def pause(self) -> None:
         """The buffer is over the bound: the grace begins."""
         if self._expiry is None:
-            self._expiry = self._call_later(self._limits.grace_s, self._abort)
+            self._watch()
 
     def resume(self) -> None:
         """The reader has caught up."""
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
+
+    def _watch(self) -> None:
+        self._buffered_at_check = self._transport.get_write_buffer_size()
+        self._expiry = self._call_later(self._limits.grace_s, self._check)
+
+    def _check(self) -> None:
+        if self.is_paced and self._transport.get_write_buffer_size() < self._buffered_at_check:
+            self._watch()
+        else:
+            self._abort()
 
     def _abort(self) -> None:
         self.resume()

@@ -1,4 +1,4 @@
-"""JSON text to frames and back.
+"""JSON text to requests, frames to JSON text.
 
 `decode` refuses what a careless parser lets through: NaN, lone surrogates, numbers as strings, and
 nesting deep enough to exhaust the stack.
@@ -9,11 +9,12 @@ import functools
 
 import msgspec
 
-from ws_gateway.protocol.frames import ClientFrame, ServerFrame
+from ws_gateway.protocol.frames import ServerFrame
+from ws_gateway.protocol.requests import Request
 
 __all__ = ["InvalidFrame", "InvalidUtf8", "MalformedJson", "decode", "encode", "timestamp"]
 
-_decoder = msgspec.json.Decoder(ClientFrame)
+_decoder = msgspec.json.Decoder(Request)
 _encoder = msgspec.json.Encoder()
 
 
@@ -40,16 +41,16 @@ class _Envelope(msgspec.Struct):
 _envelope_decoder = msgspec.json.Decoder(_Envelope)
 
 
-def decode(raw: bytes | bytearray | str) -> ClientFrame:
-    """Read one client frame.
+def decode(raw: bytes | bytearray | str) -> Request:
+    """Read one request.
 
     Raises:
         MalformedJson, InvalidUtf8: close the connection.
         InvalidFrame: answer with an error; the connection is fine.
     """
     try:
-        frame: ClientFrame = _decoder.decode(raw)
-        return frame
+        request: Request = _decoder.decode(raw)
+        return request
     except msgspec.ValidationError as error:
         raise InvalidFrame(str(error), _request_id(raw)) from None
     except UnicodeDecodeError:

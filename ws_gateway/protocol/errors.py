@@ -24,7 +24,13 @@ class ErrorCode(enum.StrEnum):
     VERIFICATION_UNAVAILABLE = "verification_unavailable"
     RECIPIENT_NOT_FOUND = "recipient_not_found"
     RECIPIENT_IS_SENDER = "recipient_is_sender"
+    MESSAGE_NOT_FOUND = "message_not_found"
+    NOT_AUTHOR = "not_author"
+    BLOCKED = "blocked"
     CONFLICT = "conflict"
+    RATE_LIMITED = "rate_limited"
+    FLOOD = "flood"
+    INVALID_CURSOR = "invalid_cursor"
     STORE_UNAVAILABLE = "store_unavailable"
     OVERLOADED = "overloaded"
     EVICTED = "evicted"
@@ -87,9 +93,17 @@ ERRORS: dict[ErrorCode, ErrorRule] = {
         "There is no such user; `to` is a user id, as GET /v1/users/{username} gives it."
     ),
     ErrorCode.RECIPIENT_IS_SENDER: ErrorRule("A message needs another person to go to."),
+    ErrorCode.MESSAGE_NOT_FOUND: ErrorRule("You have no conversation with such a message."),
+    ErrorCode.NOT_AUTHOR: ErrorRule("Only its author may change a message."),
+    ErrorCode.BLOCKED: ErrorRule("This person does not take messages from you."),
     ErrorCode.CONFLICT: ErrorRule(
-        "This id already names a message with other content; use a new id for a new message."
+        "This id already names another request, or the message is deleted; use a new id."
     ),
+    ErrorCode.RATE_LIMITED: ErrorRule(
+        "Too fast. Nothing was stored; send it again after `retry_after_ms`.", retryable=True
+    ),
+    ErrorCode.FLOOD: ErrorRule("Too fast for too long. Wait a minute before you reconnect."),
+    ErrorCode.INVALID_CURSOR: ErrorRule("`after` must be the `next` of the page before."),
     ErrorCode.STORE_UNAVAILABLE: ErrorRule(
         "The message was not stored. Send it again with the same id.", retryable=True
     ),

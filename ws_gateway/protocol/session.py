@@ -5,32 +5,34 @@ kin; each returns the one thing to do next. Whoever drives it (`ws_gateway.conne
 
     CONNECTING --connect, or a header--> VERIFYING --verified--> OPEN
         |                                   |                     |
-        +--- 5 s, or any other frame ---> CLOSED <--- refused ----+--- expired, malformed
-
-What may come in when stands in `_ALLOWED`.
+        +--- 5 s, or any other frame ---> CLOSED <--- refused ----+--- expired, malformed, flood
 """
 
 import enum
-from typing import ClassVar, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
-from shared.ids import UserId
-from ws_gateway.conversations import Draft, is_valid_client_id
+from shared.ids import ConversationId, UserId
+from ws_gateway.conversations import Change, Deletion, Draft, Edit, Mark, is_valid_client_id
 from ws_gateway.identity import Identity
-from ws_gateway.protocol import codec, frames
+from ws_gateway.protocol import codec, frames, requests
 from ws_gateway.protocol.errors import ERRORS, CloseCode, ErrorCode
+from ws_gateway.protocol.rate_limit import RateLimit, Strikes, TokenBucket
 
 __all__ = [
     "Action",
+    "Ask",
     "Authenticate",
     "Close",
+    "Enquiry",
     "Renew",
     "Reply",
     "Session",
     "SessionLimits",
     "State",
     "Submit",
+    "Type",
     "error_frame",
 ]
 
@@ -45,13 +47,17 @@ class State(enum.Enum):
 
 
 class SessionLimits(msgspec.Struct, frozen=True):
-    """How long a connection may take and last, in seconds."""
+    """How long a connection may take and last, in seconds, and how fast it may ask."""
 
     connect_timeout_s: float = 5.0
     expiring_lead_s: float = 60.0
     """`expiring` is announced so long before the access token runs out."""
     expiry_grace_s: float = 25.0
     """A connection whose token ran out is closed so long after."""
+    requests: RateLimit = RateLimit(50.0, 200)
+    """For everything one connection asks."""
+    messages: RateLimit = RateLimit(10.0, 50)
+    """For what a user writes, on all connections together."""
 
 
 class Authenticate(msgspec.Struct, frozen=True):
@@ -59,6 +65,7 @@ class Authenticate(msgspec.Struct, frozen=True):
 
     access_token: str
     refresh_token: str | None
+    resume: str | None
 
     def __repr__(self) -> str:
         return "Authenticate(…)"
@@ -75,9 +82,35 @@ class Renew(msgspec.Struct, frozen=True):
 
 
 class Submit(msgspec.Struct, frozen=True, gc=False):
-    """Store and deliver this draft; its ack or error answers the client."""
+    """Commit this change; its outcome answers the client."""
 
-    draft: Draft
+    change: Change
+
+
+Enquiry: TypeAlias = (
+    requests.History
+    | requests.Conversations
+    | requests.Search
+    | requests.Trace
+    | requests.Block
+    | requests.Unblock
+    | requests.Blocks
+    | requests.Preferences
+    | requests.Export
+)
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """Look this up, or set it, and answer; in the order of asking."""
+
+    enquiry: Enquiry
+
+
+class Type(msgspec.Struct, frozen=True):
+    """Tell the other person, if they may know, that this one types."""
+
+    to: UserId
+    active: bool
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -94,7 +127,7 @@ class Close(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
-Action: TypeAlias = Authenticate | Renew | Submit | Reply | Close
+Action: TypeAlias = Authenticate | Renew | Submit | Ask | Type | Reply | Close
 
 
 def error_frame(
@@ -121,49 +154,45 @@ class Session:
     Set a timer for `deadline` after each call, and call `wake` when it is reached.
     """
 
-    _ALLOWED: ClassVar[dict[State, tuple[type, ...]]] = {
-        State.CONNECTING: (frames.Connect,),
-        State.VERIFYING: (),
-        State.OPEN: (frames.Send, frames.Refresh),
-        State.CLOSED: (),
-    }
-
     def __init__(self, limits: SessionLimits, now: float) -> None:
         self.state = State.CONNECTING
         self.identity: Identity | None = None
         self.deadline: float | None = now + limits.connect_timeout_s
         self._limits = limits
         self._announced_expiry = False
+        self._requests = TokenBucket(limits.requests, now)
+        self._messages = TokenBucket(limits.messages, now)
+        self._strikes = Strikes()
 
     def present(self, access_token: str) -> Authenticate:
         """Take the token of the handshake's `Authorization` header in place of `connect`."""
         self.state, self.deadline = State.VERIFYING, None
-        return Authenticate(access_token, None)
+        return Authenticate(access_token, None, None)
 
-    def receive(self, raw: bytes | bytearray | str) -> Action | None:
+    def receive(self, raw: bytes | bytearray | str, now: float) -> Action | None:
         """Take one text frame. Returns what to do, or nothing once the connection is closed."""
         if self.state is State.CLOSED:
             return None
         try:
-            frame = codec.decode(raw)
+            request = codec.decode(raw)
         except codec.InvalidFrame as error:
-            return self._invalid(error)
+            return self._limited(None, now) or self._invalid(error)
         except codec.MalformedJson as error:
             return self._close(
                 CloseCode.POLICY_VIOLATION, ErrorCode.MALFORMED_JSON, detail=str(error)
             )
         except codec.InvalidUtf8:
             return self._close(CloseCode.INVALID_DATA, None)
-        if not isinstance(frame, self._ALLOWED[self.state]):
-            return self._out_of_turn(frame)
-        match frame:
-            case frames.Send():
-                return self._send(frame, self._user())
-            case frames.Refresh():
-                return Renew(frame.id, frame.access_token)
-            case frames.Connect():
-                self.state, self.deadline = State.VERIFYING, None
-                return Authenticate(frame.access_token, frame.refresh_token)
+        if self.state is State.OPEN and self.identity is not None:
+            return self._limited(request, now) or self._open(request, self.identity.user_id)
+        if self.state is State.CONNECTING and isinstance(request, requests.Connect):
+            self.state, self.deadline = State.VERIFYING, None
+            return Authenticate(request.access_token, request.refresh_token, request.resume)
+        return self._close(
+            CloseCode.POLICY_VIOLATION,
+            ErrorCode.CONNECT_EXPECTED,
+            request_id=getattr(request, "id", None),
+        )
 
     def receive_binary(self) -> Close | None:
         """Take a binary frame, which `duet.v1` does not have."""
@@ -171,9 +200,12 @@ class Session:
             return None
         return self._close(CloseCode.UNSUPPORTED_DATA, None, reason="frames are JSON text")
 
-    def verified(self, identity: Identity) -> None:
-        """The tokens are good: the connection is open until its access token runs out."""
-        self.state, self.identity = State.OPEN, identity
+    def verified(self, identity: Identity, messages: TokenBucket) -> None:
+        """The tokens are good: the connection is open until its access token runs out.
+
+        `messages` is the user's bucket, shared by all of their connections.
+        """
+        self.state, self.identity, self._messages = State.OPEN, identity, messages
         self._schedule_expiry(identity)
 
     def refused(self) -> Close:
@@ -230,25 +262,71 @@ class Session:
         self._announced_expiry = False
         self.deadline = identity.expires_at - self._limits.expiring_lead_s
 
-    def _user(self) -> UserId:
-        if self.identity is None:
-            raise AssertionError("an open session has an identity")
-        return self.identity.user_id
-
-    def _send(self, frame: frames.Send, sender: UserId) -> Submit | Reply:
-        if frame.to == sender:
-            return Reply(error_frame(ErrorCode.RECIPIENT_IS_SENDER, request_id=frame.id))
-        if not is_valid_client_id(frame.id):
-            return self._invalid_field("id", "printable ASCII is wanted", None)
-        if "\x00" in frame.text:
-            return self._invalid_field("text", "U+0000 cannot be stored", frame.id)
-        return Submit(Draft(sender, UserId(frame.to), frame.id, frame.text))
-
-    def _invalid_field(self, field: str, reason: str, request_id: str | None) -> Reply:
+    def _limited(self, request: requests.Request | None, now: float) -> Reply | Close | None:
+        """Refuse what comes too fast; never in silence, and not for ever."""
+        wait_s = self._requests.take(now)
+        if not wait_s and isinstance(request, requests.Send | requests.Edit | requests.Delete):
+            wait_s = self._messages.take(now)
+        if not wait_s:
+            return None
+        request_id = getattr(request, "id", None)
+        if self._strikes.add(now):
+            return self._close(CloseCode.POLICY_VIOLATION, ErrorCode.FLOOD, request_id=request_id)
         return Reply(
             error_frame(
-                ErrorCode.INVALID_FRAME, request_id=request_id, detail=f"{reason} - at `$.{field}`"
+                ErrorCode.RATE_LIMITED,
+                request_id=request_id,
+                retry_after_ms=int(wait_s * 1000) + 1,
             )
+        )
+
+    def _open(self, request: requests.Request, user_id: UserId) -> Action:
+        """Take a request of a verified user; the sender is never what a frame says."""
+        match request:
+            case requests.Send():
+                return self._send(request, user_id)
+            case requests.Received(conversation, seq, request_id):
+                return Submit(
+                    Mark(user_id, request_id, ConversationId(conversation), seq, read=False)
+                )
+            case requests.Read(conversation, seq, request_id):
+                return Submit(
+                    Mark(user_id, request_id, ConversationId(conversation), seq, read=True)
+                )
+            case requests.Edit(request_id, conversation, seq, text):
+                return self._storable(request_id, text) or Submit(
+                    Edit(user_id, request_id, ConversationId(conversation), seq, text)
+                )
+            case requests.Delete(request_id, conversation, seq):
+                return self._storable(request_id, "") or Submit(
+                    Deletion(user_id, request_id, ConversationId(conversation), seq)
+                )
+            case requests.Typing(to, active):
+                return Type(UserId(to), active)
+            case requests.Refresh(request_id, access_token):
+                return Renew(request_id, access_token)
+            case requests.Connect():
+                return Reply(error_frame(ErrorCode.ALREADY_CONNECTED))
+            case _:
+                return Ask(request)
+
+    def _send(self, request: requests.Send, sender: UserId) -> Submit | Reply:
+        if request.to == sender:
+            return Reply(error_frame(ErrorCode.RECIPIENT_IS_SENDER, request_id=request.id))
+        return self._storable(request.id, request.text) or Submit(
+            Draft(sender, UserId(request.to), request.id, request.text)
+        )
+
+    def _storable(self, request_id: str, text: str) -> Reply | None:
+        """Refuse what the frame's types cannot: ids and texts that no database should keep."""
+        if not is_valid_client_id(request_id):
+            detail, request_id_or_none = "printable ASCII is wanted - at `$.id`", None
+        elif "\x00" in text:
+            detail, request_id_or_none = "U+0000 cannot be stored - at `$.text`", request_id
+        else:
+            return None
+        return Reply(
+            error_frame(ErrorCode.INVALID_FRAME, request_id=request_id_or_none, detail=detail)
         )
 
     def _invalid(self, error: codec.InvalidFrame) -> Reply | Close:
@@ -261,14 +339,6 @@ class Session:
             ErrorCode.INVALID_FRAME,
             request_id=error.request_id,
             detail=str(error),
-        )
-
-    def _out_of_turn(self, frame: frames.ClientFrame) -> Reply | Close:
-        if self.state is State.OPEN:
-            return Reply(error_frame(ErrorCode.ALREADY_CONNECTED))
-        request_id = None if isinstance(frame, frames.Connect) else frame.id
-        return self._close(
-            CloseCode.POLICY_VIOLATION, ErrorCode.CONNECT_EXPECTED, request_id=request_id
         )
 
     def _close(

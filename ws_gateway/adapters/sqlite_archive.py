@@ -1,0 +1,193 @@
+"""History, conversation list, search and traces on SQLite."""
+
+import sqlite3
+from typing import Any
+
+from shared.ids import ConversationId, UserId, conversation_id
+from shared.sqlite import Database
+from ws_gateway.adapters.sqlite_indexes import index_search, settle
+from ws_gateway.adapters.sqlite_rows import COLUMNS, JOINS, N_COLUMNS, available, message_of
+from ws_gateway.adapters.sqlite_rows import user_key as key_of
+from ws_gateway.ports import (
+    ConversationSummary,
+    MessagePage,
+    SearchHit,
+    SearchPage,
+    Trace,
+)
+
+__all__ = ["SqliteMessageArchive"]
+
+_INDEX_CHUNK = 500
+_INDEX_CHUNKS = 100
+"""A search indexes at most 50,000 more messages before it answers."""
+
+
+class SqliteMessageArchive:
+    """A `MessageArchive` on an open database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def history(
+        self,
+        user_id: UserId,
+        peer_id: UserId,
+        *,
+        before: int | None,
+        after: int | None,
+        limit: int,
+    ) -> MessagePage:
+        """Return messages of two people; see `MessageArchive`."""
+        public_id = conversation_id(user_id, peer_id)
+
+        def read(connection: sqlite3.Connection) -> MessagePage:
+            newest_first = after is None
+            rows = connection.execute(
+                _HISTORY_BEFORE if newest_first else _HISTORY_AFTER,
+                (public_id, (before or 2**62) if newest_first else after, limit + 1),
+            ).fetchall()
+            messages = [message_of(row) for row in rows[:limit]]
+            if newest_first:
+                messages.reverse()
+            return MessagePage(messages, more=len(rows) > limit)
+
+        return await available(self._database.read(read))
+
+    async def conversations(
+        self, user_id: UserId, before_position: int | None, limit: int
+    ) -> list[ConversationSummary]:
+        """Return a user's conversations; see `MessageArchive`."""
+        await available(self._database.write(settle))
+
+        def read(connection: sqlite3.Connection) -> list[ConversationSummary]:
+            rows = connection.execute(
+                _CONVERSATIONS,
+                {
+                    "me": key_of(connection, user_id),
+                    "before": 2**62 if before_position is None else before_position,
+                    "limit": limit,
+                },
+            )
+            return [_summary(row) for row in rows]
+
+        return await available(self._database.read(read))
+
+    async def search(
+        self, user_id: UserId, query: str, peer_id: UserId | None, offset: int, limit: int
+    ) -> SearchPage:
+        """Find messages; see `MessageArchive`."""
+        words = _match_expression(query)
+        if not words:
+            return SearchPage([], more=False, complete=True)
+        complete = await self.index_search(_INDEX_CHUNKS)
+
+        def read(connection: sqlite3.Connection) -> SearchPage:
+            people = [key_of(connection, user_id)]
+            if peer_id is not None:
+                people.append(key_of(connection, peer_id))
+            if None in people:
+                return SearchPage([], more=False, complete=True)
+            of_people = " AND ".join(f"people:u{key}" for key in people)
+            rows = connection.execute(
+                _SEARCH, (f"{of_people} AND text:({words})", limit + 1, offset)
+            ).fetchall()
+            hits = [SearchHit(message_of(row), row[N_COLUMNS]) for row in rows[:limit]]
+            return SearchPage(hits, more=len(rows) > limit, complete=complete)
+
+        return await available(self._database.read(read))
+
+    async def index_search(self, chunks: int = 1) -> bool:
+        """Let the search index catch up by some chunks; returns whether it is at the log's end."""
+        for _ in range(chunks):
+            if await available(self._database.write(lambda c: index_search(c, _INDEX_CHUNK))):
+                return True
+        return False
+
+    async def trace(self, user_id: UserId, conversation: ConversationId, seq: int) -> Trace | None:
+        """Return what happened to a message; see `MessageArchive`."""
+
+        def read(connection: sqlite3.Connection) -> Trace | None:
+            row = connection.execute(_TRACE, (conversation, seq)).fetchone()
+            if row is None or row[3] != user_id:
+                return None
+            return Trace(message_of(row), row[-4], row[-3] or 0, row[-2] or row[-1], row[-1])
+
+        return await available(self._database.read(read))
+
+
+def _summary(row: tuple[Any, ...]) -> ConversationSummary:
+    peer, last_seen, shares_presence, shares_reads = row[N_COLUMNS : N_COLUMNS + 4]
+    received, read, peer_received, peer_read, position, unread = row[N_COLUMNS + 4 :]
+    return ConversationSummary(
+        conversation=row[0],
+        peer=peer,
+        peer_last_seen_ms=last_seen if shares_presence else None,
+        last_message=message_of(row),
+        unread=unread,
+        received=received,
+        read=read,
+        peer_received=peer_received,
+        peer_read=peer_read if shares_reads else None,
+        position=position,
+    )
+
+
+def _match_expression(query: str) -> str:
+    """Quote each word, so that nothing in it is FTS5 syntax; the last may be the start of one."""
+    words = ['"' + word.replace('"', '""') + '"' for word in query.split()]
+    return " AND ".join(words) + "*" if words else ""
+
+
+_HISTORY = f"""
+SELECT {COLUMNS}
+FROM conversations AS named
+CROSS JOIN messages AS message ON message.conversation = named.key
+{JOINS}
+"""
+_HISTORY_BEFORE = (
+    _HISTORY + "WHERE named.id = ? AND message.seq < ? ORDER BY message.seq DESC LIMIT ?"
+)
+_HISTORY_AFTER = _HISTORY + "WHERE named.id = ? AND message.seq > ? ORDER BY message.seq LIMIT ?"
+
+_CONVERSATIONS = f"""
+SELECT {COLUMNS}, peer.id, peer.last_seen_ms, peer.shares_presence, peer.shares_reads,
+       mine.received, mine.read, theirs.received, theirs.read, mine.last_position,
+       CASE :me WHEN conversation.low THEN message.seq - message.low_count
+                ELSE message.low_count END
+       - coalesce(CASE :me WHEN conversation.low THEN seen.seq - seen.low_count
+                           ELSE seen.low_count END, 0)
+FROM members AS mine
+CROSS JOIN messages AS message
+    ON message.conversation = mine.conversation AND message.seq = mine.last_seq
+{JOINS}
+CROSS JOIN members AS theirs ON theirs.user = mine.peer AND theirs.conversation = mine.conversation
+CROSS JOIN users AS peer ON peer.key = mine.peer
+LEFT JOIN messages AS seen ON seen.conversation = mine.conversation AND seen.seq = mine.read
+WHERE mine.user = :me AND mine.last_position < :before AND mine.last_position > 0
+ORDER BY mine.last_position DESC LIMIT :limit
+"""
+
+_SEARCH = f"""
+SELECT {COLUMNS}, snippet(search, 1, '«', '»', '…', 12)
+FROM search
+CROSS JOIN log ON log.position = search.rowid
+CROSS JOIN messages AS message
+    ON message.conversation = log.conversation AND message.seq = log.seq
+{JOINS}
+WHERE search MATCH ? ORDER BY search.rank, search.rowid DESC LIMIT ? OFFSET ?
+"""
+
+_TRACE = f"""
+SELECT {COLUMNS}, deliveries.at_ms, deliveries.connections,
+       (SELECT min(at_ms) FROM marks WHERE marks.conversation = message.conversation
+        AND user = recipient.key AND read = 0 AND marks.seq >= message.seq),
+       CASE WHEN recipient.shares_reads THEN
+       (SELECT min(at_ms) FROM marks WHERE marks.conversation = message.conversation
+        AND user = recipient.key AND read = 1 AND marks.seq >= message.seq) END
+FROM conversations AS named
+CROSS JOIN messages AS message ON message.conversation = named.key
+{JOINS}
+LEFT JOIN deliveries ON deliveries.position = message.position
+WHERE named.id = ? AND message.seq = ?
+"""

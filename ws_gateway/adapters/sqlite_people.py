@@ -1,0 +1,132 @@
+"""What the gateway remembers of people, on SQLite."""
+
+import sqlite3
+from collections.abc import Callable
+
+from shared.ids import UserId
+from shared.sqlite import Database
+from ws_gateway.adapters.sqlite_rows import available
+from ws_gateway.ports import Preferences
+
+__all__ = ["SqlitePeopleStore"]
+
+_KEY = "(SELECT key FROM users WHERE id = ?)"
+
+
+class SqlitePeopleStore:
+    """A `PeopleStore` on an open database.
+
+    `forget_route` is told of each block, within its transaction, in the writer's thread.
+    """
+
+    def __init__(self, database: Database, forget_route: Callable[[UserId, UserId], None]) -> None:
+        self._database = database
+        self._forget_route = forget_route
+
+    async def peers(self, user_id: UserId, limit: int) -> list[UserId]:
+        """Return whom a user talks with; see `PeopleStore`."""
+        rows = await self._read(_PEERS, user_id, limit)
+        return [peer for (peer,) in rows]
+
+    async def preferences(self, user_id: UserId) -> Preferences:
+        """Return what a user lets others see."""
+        rows = await self._read(
+            "SELECT shares_reads, shares_presence FROM users WHERE id = ?", user_id
+        )
+        return Preferences(*map(bool, rows[0])) if rows else Preferences()
+
+    async def set_preferences(self, user_id: UserId, preferences: Preferences) -> None:
+        """Remember what a user lets others see."""
+        await self._write(
+            "INSERT INTO users (id, shares_reads, shares_presence) VALUES (?, ?, ?)"
+            " ON CONFLICT (id) DO UPDATE SET shares_reads = excluded.shares_reads,"
+            " shares_presence = excluded.shares_presence",
+            user_id,
+            preferences.shares_reads,
+            preferences.shares_presence,
+        )
+
+    async def set_last_seen(self, user_id: UserId, at_ms: int) -> None:
+        """Remember when a user was last here; somebody who never talked needs no row."""
+        await self._write("UPDATE users SET last_seen_ms = ? WHERE id = ?", at_ms, user_id)
+
+    async def block(self, blocker: UserId, blocked: UserId, at_ms: int) -> None:
+        """Refuse what `blocked` sends to `blocker`."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            for user_id in (blocker, blocked):
+                connection.execute("INSERT OR IGNORE INTO users (id) VALUES (?)", (user_id,))
+            connection.execute(
+                f"INSERT OR IGNORE INTO blocks VALUES ({_KEY}, {_KEY}, ?)",
+                (blocker, blocked, at_ms),
+            )
+            self._forget_route(blocked, blocker)
+
+        await available(self._database.write(work))
+
+    async def unblock(self, blocker: UserId, blocked: UserId) -> None:
+        """Take what they send again."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                f"DELETE FROM blocks WHERE blocker = {_KEY} AND blocked = {_KEY}",
+                (blocker, blocked),
+            )
+            self._forget_route(blocked, blocker)
+
+        await available(self._database.write(work))
+
+    async def blocks(self, blocker: UserId) -> list[UserId]:
+        """Return whom a user blocks, newest first."""
+        rows = await self._read(
+            "SELECT users.id FROM blocks JOIN users ON users.key = blocks.blocked"
+            f" WHERE blocker = {_KEY} ORDER BY at_ms DESC, users.key DESC",
+            blocker,
+        )
+        return [user_id for (user_id,) in rows]
+
+    async def feed_event_id(self) -> str | None:
+        """Return how far the revocation feed has been followed."""
+        ((event_id,),) = await self._read("SELECT feed_event_id FROM life")
+        return event_id
+
+    async def follow_feed(self, event_id: str, deleted: UserId | None = None) -> None:
+        """Remember how far the feed has been followed; see `PeopleStore`."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            if deleted is not None:
+                connection.execute("INSERT OR IGNORE INTO erasures VALUES (?)", (deleted,))
+            connection.execute("UPDATE life SET feed_event_id = ?", (event_id,))
+
+        await available(self._database.write(work))
+
+    async def users_to_erase(self) -> list[UserId]:
+        """Return the users whose erasure was not finished."""
+        rows = await self._read("SELECT user_id FROM erasures")
+        return [user_id for (user_id,) in rows]
+
+    async def finish_erasure(self, user_id: UserId) -> None:
+        """Forget that a user is to be erased, and whom they blocked."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute(f"DELETE FROM blocks WHERE blocker = {_KEY}", (user_id,))
+            connection.execute("DELETE FROM erasures WHERE user_id = ?", (user_id,))
+
+        await available(self._database.write(work))
+
+    async def _read(self, sql: str, *arguments: object) -> list[tuple[UserId, ...]]:
+        return await available(self._database.read(lambda c: c.execute(sql, arguments).fetchall()))
+
+    async def _write(self, sql: str, *arguments: object) -> None:
+        await available(self._database.write(lambda c: c.execute(sql, arguments) and None))
+
+
+_PEERS = """
+SELECT peer.id
+FROM members AS mine
+CROSS JOIN users AS peer ON peer.key = mine.peer
+WHERE mine.user = (SELECT key FROM users WHERE id = ?)
+  AND NOT EXISTS (SELECT 1 FROM blocks WHERE blocker = mine.user AND blocked = mine.peer)
+  AND NOT EXISTS (SELECT 1 FROM blocks WHERE blocker = mine.peer AND blocked = mine.user)
+ORDER BY mine.last_position DESC LIMIT ?
+"""

@@ -1,0 +1,48 @@
+"""How messages come out of SQLite: the columns, the joins, and the row that becomes a `Message`."""
+
+import sqlite3
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+from shared.ids import UserId
+from shared.sqlite import DatabaseUnavailable
+from ws_gateway.conversations import Message
+from ws_gateway.ports import StoreUnavailable
+
+__all__ = ["COLUMNS", "JOINS", "N_COLUMNS", "available", "message_of", "user_key"]
+
+T = TypeVar("T")
+
+COLUMNS = """conversation.id, message.seq, message.position, sender.id, recipient.id,
+ message.client_id, message.text, message.sent_at_ms, message.revision, message.changed_at_ms,
+ message.deleted"""
+N_COLUMNS = 11
+
+JOINS = """
+CROSS JOIN conversations AS conversation ON conversation.key = message.conversation
+CROSS JOIN users AS sender ON sender.key = message.sender
+CROSS JOIN users AS recipient ON recipient.key =
+    CASE message.sender WHEN conversation.low THEN conversation.high ELSE conversation.low END
+"""
+"""To follow a FROM that has `messages AS message`."""
+
+
+def message_of(row: tuple[Any, ...]) -> Message:
+    """Make the message of a row that begins with `COLUMNS`."""
+    fields = list(row[:N_COLUMNS])
+    fields[-1] = bool(fields[-1])  # SQLite has no booleans
+    return Message(*fields)
+
+
+def user_key(connection: sqlite3.Connection, user_id: UserId) -> int | None:
+    """Return the key of a user that is known here."""
+    found = connection.execute("SELECT key FROM users WHERE id = ?", (user_id,)).fetchone()
+    return None if found is None else int(found[0])
+
+
+async def available(call: Awaitable[T]) -> T:
+    """Await a database call, saying `StoreUnavailable` where the database says it is not."""
+    try:
+        return await call
+    except DatabaseUnavailable as error:
+        raise StoreUnavailable(str(error)) from error

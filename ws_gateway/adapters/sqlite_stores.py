@@ -1,0 +1,45 @@
+"""The three stores in one SQLite file."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+
+from shared.sqlite import Database
+from ws_gateway.adapters.sqlite_archive import SqliteMessageArchive
+from ws_gateway.adapters.sqlite_people import SqlitePeopleStore
+from ws_gateway.adapters.sqlite_store import SqliteMessageStore
+
+__all__ = ["SqliteStores", "open_sqlite_stores"]
+
+
+class SqliteStores(msgspec.Struct, frozen=True):
+    """`MessageStore`, `MessageArchive` and `PeopleStore` over one database."""
+
+    messages: SqliteMessageStore
+    archive: SqliteMessageArchive
+    people: SqlitePeopleStore
+
+
+@contextlib.asynccontextmanager
+async def open_sqlite_stores(
+    path: Path, *, busy_timeout_s: float = 2.0
+) -> AsyncIterator[SqliteStores]:
+    """Open the file, making or migrating it, and close it in the end.
+
+    Raises:
+        DatabaseInUse: another gateway has it.
+        DatabaseUnavailable: it cannot be opened.
+        StoreUnavailable: it cannot be read.
+    """
+    database = await Database.open(
+        path, "ws_gateway.adapters.migrations", busy_timeout_s=busy_timeout_s
+    )
+    try:
+        messages = await SqliteMessageStore.over(database)
+        archive = SqliteMessageArchive(database)
+        yield SqliteStores(messages, archive, SqlitePeopleStore(database, messages.forget_route))
+        await messages.flush_deliveries()
+    finally:
+        await database.close()

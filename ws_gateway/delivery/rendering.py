@@ -1,0 +1,122 @@
+"""What people see of events and receipts, as wire bytes."""
+
+from shared.ids import UserId
+from ws_gateway.conversations import (
+    Event,
+    EventKind,
+    Message,
+    PresenceNotice,
+    Receipt,
+    TypingNotice,
+)
+from ws_gateway.protocol import codec, frames
+from ws_gateway.protocol.cursor import Cursors
+from ws_gateway.protocol.wire import text_frame
+
+__all__ = ["TYPING_EXPIRES_MS", "Rendering", "message_item"]
+
+TYPING_EXPIRES_MS = 6000
+
+
+class Rendering:
+    """Turns notices into frames for one side: `viewer` is who the frame is for."""
+
+    def __init__(self, cursors: Cursors) -> None:
+        self._cursors = cursors
+
+    def event(self, event: Event, viewer: UserId) -> bytes:
+        """Render an event; its sender's own devices get a message's client id as well."""
+        message, cursor = event.message, self._cursors.encode(event.position)
+        frame: frames.ServerFrame
+        match event.kind:
+            case EventKind.SENT:
+                frame = _message(message, cursor, with_id=viewer == message.sender)
+            case EventKind.EDITED if not message.deleted:
+                frame = frames.Edited(
+                    conversation=message.conversation,
+                    seq=message.seq,
+                    from_=message.sender,
+                    text=message.text,
+                    revision=message.revision,
+                    edited_at=codec.timestamp(message.changed_at_ms or 0),
+                    cursor=cursor,
+                )
+            case EventKind.EDITED | EventKind.DELETED:
+                frame = frames.Deleted(
+                    conversation=message.conversation,
+                    seq=message.seq,
+                    from_=message.sender,
+                    revision=message.revision,
+                    deleted_at=codec.timestamp(message.changed_at_ms or 0),
+                    cursor=cursor,
+                )
+            case EventKind.ERASED:
+                frame = frames.Erased(message.conversation, message.sender, cursor)
+        return text_frame(codec.encode(frame))
+
+    def receipt(self, receipt: Receipt, viewer: UserId) -> bytes:
+        """Render a receipt; the peer sees no `read` that its owner keeps private."""
+        shown = receipt.shares_reads or viewer == receipt.user
+        return text_frame(
+            codec.encode(
+                frames.ReceiptFrame(
+                    conversation=receipt.conversation,
+                    user=receipt.user,
+                    received=receipt.received,
+                    read=receipt.read if shown else None,
+                )
+            )
+        )
+
+    def typing(self, notice: TypingNotice) -> bytes:
+        """Render that somebody types."""
+        return text_frame(
+            codec.encode(frames.TypingFrame(notice.user, notice.active, TYPING_EXPIRES_MS))
+        )
+
+    def presence(self, notice: PresenceNotice) -> bytes:
+        """Render that somebody came or went."""
+        seen = notice.last_seen_ms
+        return text_frame(
+            codec.encode(
+                frames.PresenceFrame(
+                    notice.user, notice.online, None if seen is None else codec.timestamp(seen)
+                )
+            )
+        )
+
+
+def message_item(message: Message) -> frames.MessageItem:
+    """Render a message within an answer."""
+    return frames.MessageItem(
+        conversation=message.conversation,
+        seq=message.seq,
+        from_=message.sender,
+        text=message.text,
+        sent_at=codec.timestamp(message.sent_at_ms),
+        revision=message.revision,
+        edited_at=_edited_at(message),
+        deleted=message.deleted,
+    )
+
+
+def _message(message: Message, cursor: str, *, with_id: bool) -> frames.MessageFrame:
+    return frames.MessageFrame(
+        conversation=message.conversation,
+        seq=message.seq,
+        from_=message.sender,
+        to=message.recipient,
+        text=message.text,
+        sent_at=codec.timestamp(message.sent_at_ms),
+        cursor=cursor,
+        id=message.client_id if with_id else None,
+        revision=message.revision,
+        edited_at=_edited_at(message),
+        deleted=message.deleted,
+    )
+
+
+def _edited_at(message: Message) -> str | None:
+    if message.changed_at_ms is None or message.deleted:
+        return None
+    return codec.timestamp(message.changed_at_ms)

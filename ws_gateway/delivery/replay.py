@@ -1,0 +1,80 @@
+"""Resuming: everything after a client's cursor, then live, without a gap or a double."""
+
+from collections.abc import Awaitable, Callable
+
+from shared.ids import UserId
+from ws_gateway.conversations import EventKind, Receipt
+from ws_gateway.delivery.rendering import Rendering
+from ws_gateway.ports import MessageStore
+
+__all__ = ["Replay"]
+
+_PAGE_EVENTS = 200
+_MAX_HELD = 512
+
+
+class Replay:
+    """Brings one connection from a cursor to the present.
+
+    The connection joins the ConnectionMap first and gives what arrives live to `hold`. Pages of the
+    log follow the cursor; what was held while the last page was read follows the pages. When more
+    arrives than may be held, it is let go and read from the log instead: memory stays flat however
+    far behind the client is, and nothing depends on what this process remembers.
+    """
+
+    def __init__(self, store: MessageStore, rendering: Rendering, user_id: UserId) -> None:
+        self._store = store
+        self._rendering = rendering
+        self._user_id = user_id
+        self._held: list[tuple[int | None, bytes]] = []
+        self._overflowed = False
+
+    def hold(self, wire: bytes, position: int | None) -> None:
+        """Keep a live frame until the log is replayed; `position` is its event's, if it is one."""
+        if len(self._held) < _MAX_HELD:
+            self._held.append((position, wire))
+        else:
+            self._overflowed = True
+
+    async def run(
+        self,
+        after: int,
+        write: Callable[[bytes], None],
+        drained: Callable[[], Awaitable[None]],
+        now_ms: Callable[[], int],
+    ) -> int:
+        """Replay what comes after position `after`. Returns the position the client stands at.
+
+        `drained` waits until the client has taken in what was written: a slow reader is paced.
+        When this returns, write live frames directly, before anything else is awaited.
+
+        Raises:
+            StoreUnavailable: the log cannot be read; close, the client resumes from its cursor.
+        """
+        started_after = after
+        while True:
+            self._held.clear()
+            self._overflowed = False
+            page = await self._store.events_after(self._user_id, after, _PAGE_EVENTS)
+            for event in page.events:
+                write(self._rendering.event(event, self._user_id))
+                if event.kind is EventKind.SENT and event.message.recipient == self._user_id:
+                    self._store.note_delivery(event.position, 1, now_ms())
+            after = page.upto
+            await drained()
+            if not page.complete:
+                continue
+            await self._receipts(started_after, write)
+            if self._overflowed:
+                continue
+            for position, wire in self._held:
+                if position is None or position > after:
+                    write(wire)
+                    after = position or after
+            return after
+
+    async def _receipts(self, after: int, write: Callable[[bytes], None]) -> None:
+        moved = await self._store.receipts_after(self._user_id, after)
+        for conversation, user, received, read in moved:
+            receipt = Receipt(conversation, user, user, received, read, read > 0, None)
+            write(self._rendering.receipt(receipt, self._user_id))

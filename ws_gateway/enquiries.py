@@ -1,0 +1,278 @@
+"""Answers what people ask about their conversations, and keeps what they want of others.
+
+Each answer is one frame, but for the export, which is many. Nothing here changes a conversation.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+
+import msgspec
+
+from shared.ids import ConversationId, UserId, conversation_id
+from ws_gateway.conversations import Message
+from ws_gateway.delivery.rendering import message_item
+from ws_gateway.ports import (
+    ConversationSummary,
+    MessageArchive,
+    PeopleStore,
+    Preferences,
+    ProfileServiceUnavailable,
+    StoreUnavailable,
+    UserDirectory,
+)
+from ws_gateway.presence import Presence
+from ws_gateway.protocol import codec, frames, requests
+from ws_gateway.protocol.errors import ErrorCode
+from ws_gateway.protocol.session import Enquiry, error_frame
+
+__all__ = ["Enquiries"]
+
+_MAX_PAGE_BYTES = 256 * 1024
+"""A page of long texts is cut here and says `more`: a frame must fit a client's default limit."""
+_EXPORT_PAGE = 200
+_RETRY_AFTER_MS = 1000
+
+
+class Enquiries:
+    """For one event loop; any number of callers."""
+
+    def __init__(
+        self,
+        archive: MessageArchive,
+        people: PeopleStore,
+        directory: UserDirectory,
+        presence: Presence,
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._archive = archive
+        self._people = people
+        self._directory = directory
+        self._presence = presence
+        self._now = now
+
+    async def answer(self, user_id: UserId, enquiry: Enquiry) -> AsyncIterator[frames.ServerFrame]:
+        """Yield the answer of one enquiry: a frame, or the frames of an export, or an error."""
+        try:
+            if isinstance(enquiry, requests.Export):
+                async for frame in self._export(user_id, enquiry):
+                    yield frame
+            else:
+                yield await self._answer(user_id, enquiry)
+        except StoreUnavailable:
+            yield error_frame(
+                ErrorCode.STORE_UNAVAILABLE,
+                request_id=enquiry.id,
+                retry_after_ms=_RETRY_AFTER_MS,
+            )
+
+    async def _answer(self, user_id: UserId, enquiry: "Enquiry") -> frames.ServerFrame:
+        match enquiry:
+            case requests.History():
+                return await self._history(user_id, enquiry)
+            case requests.Conversations():
+                return await self._conversations(user_id, enquiry)
+            case requests.Search():
+                return await self._search(user_id, enquiry)
+            case requests.Trace():
+                return await self._trace(user_id, enquiry)
+            case requests.Block() | requests.Unblock():
+                return await self._block(user_id, enquiry)
+            case requests.Blocks(request_id):
+                return frames.BlockList(request_id, await self._people.blocks(user_id))
+            case requests.Preferences():
+                return await self._preferences(user_id, enquiry)
+            case requests.Export():
+                raise AssertionError("an export has many frames")
+
+    async def _history(self, user_id: UserId, asked: requests.History) -> frames.ServerFrame:
+        if asked.before is not None and asked.after is not None:
+            return error_frame(
+                ErrorCode.INVALID_FRAME,
+                request_id=asked.id,
+                detail="give `before` or `after`, not both",
+            )
+        peer_id = UserId(asked.with_)
+        page = await self._archive.history(
+            user_id, peer_id, before=asked.before, after=asked.after, limit=asked.limit
+        )
+        newest_first = asked.after is None
+        kept = _fitting(page.messages[::-1] if newest_first else page.messages)
+        return frames.HistoryPage(
+            id=asked.id,
+            conversation=conversation_id(user_id, peer_id),
+            messages=[message_item(m) for m in (reversed(kept) if newest_first else kept)],
+            more=page.more or len(kept) < len(page.messages),
+        )
+
+    async def _conversations(
+        self, user_id: UserId, asked: requests.Conversations
+    ) -> frames.ServerFrame:
+        before = _number(asked.after)
+        if asked.after is not None and before is None:
+            return error_frame(ErrorCode.INVALID_CURSOR, request_id=asked.id)
+        summaries = await self._archive.conversations(user_id, before, asked.limit + 1)
+        more = len(summaries) > asked.limit
+        summaries = summaries[: asked.limit]
+        kept = _fitting([summary.last_message for summary in summaries])
+        more, summaries = more or len(kept) < len(summaries), summaries[: len(kept)]
+        names = await asyncio.gather(*(self._username(s.peer) for s in summaries))
+        return frames.ConversationList(
+            id=asked.id,
+            items=[
+                self._item(user_id, summary, name)
+                for summary, name in zip(summaries, names, strict=True)
+            ],
+            next=str(summaries[-1].position) if more else None,
+        )
+
+    def _item(
+        self, user_id: UserId, summary: ConversationSummary, username: str | None
+    ) -> frames.ConversationItem:
+        seen = summary.peer_last_seen_ms
+        return frames.ConversationItem(
+            conversation=summary.conversation,
+            peer=frames.Peer(
+                id=summary.peer,
+                username=username,
+                online=self._presence.is_online(summary.peer, user_id),
+                last_seen=None if seen is None else codec.timestamp(seen),
+            ),
+            last_message=message_item(summary.last_message),
+            unread=summary.unread,
+            received=summary.received,
+            read=summary.read,
+            peer_received=summary.peer_received,
+            peer_read=summary.peer_read,
+        )
+
+    async def _search(self, user_id: UserId, asked: requests.Search) -> frames.ServerFrame:
+        offset = 0 if asked.after is None else _number(asked.after)
+        if offset is None:
+            return error_frame(ErrorCode.INVALID_CURSOR, request_id=asked.id)
+        peer_id = None if asked.with_ is None else UserId(asked.with_)
+        page = await self._archive.search(user_id, asked.query, peer_id, offset, asked.limit)
+        kept = _fitting([hit.message for hit in page.hits])
+        more = page.more or len(kept) < len(page.hits)
+        return frames.SearchResults(
+            id=asked.id,
+            items=[
+                frames.SearchItem(
+                    message=message_item(hit.message),
+                    peer=_other(hit.message, user_id),
+                    snippet=hit.snippet,
+                )
+                for hit in page.hits[: len(kept)]
+            ],
+            complete=page.complete,
+            next=str(offset + len(kept)) if more else None,
+        )
+
+    async def _trace(self, user_id: UserId, asked: requests.Trace) -> frames.ServerFrame:
+        trace = await self._archive.trace(user_id, ConversationId(asked.conversation), asked.seq)
+        if trace is None:
+            return error_frame(ErrorCode.MESSAGE_NOT_FOUND, request_id=asked.id)
+        return frames.TraceResult(
+            id=asked.id,
+            conversation=trace.message.conversation,
+            seq=trace.message.seq,
+            stored_at=codec.timestamp(trace.message.sent_at_ms),
+            delivered_to_connections=trace.delivered_connections,
+            delivered_at=_timestamp(trace.delivered_at_ms),
+            received_at=_timestamp(trace.received_at_ms),
+            read_at=_timestamp(trace.read_at_ms),
+        )
+
+    async def _block(
+        self, user_id: UserId, asked: requests.Block | requests.Unblock
+    ) -> frames.ServerFrame:
+        other = UserId(asked.user)
+        if other == user_id:
+            return error_frame(ErrorCode.RECIPIENT_IS_SENDER, request_id=asked.id)
+        if isinstance(asked, requests.Block):
+            try:
+                exists = await self._directory.username(other) is not None
+            except ProfileServiceUnavailable:
+                return error_frame(
+                    ErrorCode.VERIFICATION_UNAVAILABLE,
+                    request_id=asked.id,
+                    retry_after_ms=_RETRY_AFTER_MS,
+                )
+            if not exists:
+                return error_frame(ErrorCode.RECIPIENT_NOT_FOUND, request_id=asked.id)
+            await self._people.block(user_id, other, int(self._now() * 1000))
+        else:
+            await self._people.unblock(user_id, other)
+        self._presence.reconsider(user_id, other)
+        return frames.Done(asked.id)
+
+    async def _preferences(
+        self, user_id: UserId, asked: requests.Preferences
+    ) -> frames.ServerFrame:
+        now = await self._people.preferences(user_id)
+        wanted = Preferences(
+            now.shares_reads if asked.share_reads is None else asked.share_reads,
+            now.shares_presence if asked.share_presence is None else asked.share_presence,
+        )
+        if wanted != now:
+            await self._people.set_preferences(user_id, wanted)
+            self._presence.reconsider(user_id)
+        return frames.PreferenceValues(asked.id, wanted.shares_reads, wanted.shares_presence)
+
+    async def _export(
+        self, user_id: UserId, asked: requests.Export
+    ) -> AsyncIterator[frames.ServerFrame]:
+        messages, position = 0, None
+        while summaries := await self._archive.conversations(user_id, position, _EXPORT_PAGE):
+            for summary in summaries:
+                position, after = summary.position, 0
+                name = await self._username(summary.peer)
+                head = {"conversation": summary.conversation, "with": summary.peer, "name": name}
+                yield frames.ExportChunk(asked.id, _lines([head]))
+                while True:
+                    page = await self._archive.history(
+                        user_id, summary.peer, before=None, after=after, limit=_EXPORT_PAGE
+                    )
+                    kept = _fitting(page.messages)
+                    if kept:
+                        yield frames.ExportChunk(asked.id, _lines(map(message_item, kept)))
+                        after = kept[-1].seq
+                        messages += len(kept)
+                    if not page.more and len(kept) == len(page.messages):
+                        break
+        yield frames.Exported(asked.id, messages)
+
+    async def _username(self, user_id: UserId) -> str | None:
+        try:
+            return await self._directory.username(user_id)
+        except ProfileServiceUnavailable:
+            return None
+
+
+def _fitting(messages: list[Message]) -> list[Message]:
+    """Return the first messages that fit one frame; at least one, when there is one."""
+    size = 0
+    for count, message in enumerate(messages):
+        size += 200 + len(message.text.encode())
+        if count and size > _MAX_PAGE_BYTES:
+            return messages[:count]
+    return messages
+
+
+def _lines(items: Iterable[object]) -> str:
+    return msgspec.json.Encoder().encode_lines(items).decode()
+
+
+def _number(cursor: str | None) -> int | None:
+    if cursor is None or not (cursor.isascii() and cursor.isdigit()) or len(cursor) > 18:
+        return None
+    return int(cursor)
+
+
+def _other(message: Message, user_id: UserId) -> UserId:
+    return message.recipient if message.sender == user_id else message.sender
+
+
+def _timestamp(milliseconds: int | None) -> str | None:
+    return None if milliseconds is None else codec.timestamp(milliseconds)
