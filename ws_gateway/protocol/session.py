@@ -188,9 +188,11 @@ class Session:
             retry_after_ms=retry_after_ms,
         )
 
-    def renewed(self, request_id: str, identity: Identity) -> Reply | Close:
+    def renewed(self, request_id: str, identity: Identity) -> Reply | Close | None:
         """The token of a `Renew` is good: extend the connection, if it is this session's."""
         held = self.identity
+        if self.state is State.CLOSED:  # while the token was being verified
+            return None
         if held is None or (held.user_id, held.session_id) != (
             identity.user_id,
             identity.session_id,
@@ -240,6 +242,8 @@ class Session:
             return Reply(error_frame(ErrorCode.RECIPIENT_IS_SENDER, request_id=frame.id))
         if not is_valid_client_id(frame.id):
             return self._invalid_field("id", "printable ASCII is wanted", None)
+        if not is_valid_client_id(frame.to):  # nor could it be asked about with others' in one URL
+            return Reply(error_frame(ErrorCode.RECIPIENT_NOT_FOUND, request_id=frame.id))
         if "\x00" in frame.text:
             return self._invalid_field("text", "U+0000 cannot be stored", frame.id)
         return Submit(Draft(sender, UserId(frame.to), frame.id, frame.text))
