@@ -34,7 +34,7 @@ class Stack:
             service: f"http://127.0.0.1:{port}/readyz" for service, port in ports.items()
         }
         self._environment = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if not name.startswith("DUET_")},
             "DUET_PUBLISHED_PROFILE_PORT": str(ports["profile-service"]),
             "DUET_PUBLISHED_GATEWAY_PORT": str(ports["ws-gateway"]),
             "DUET_SIGN_UPS_PER_ADDRESS": "10000",  # everybody comes from one address here
