@@ -206,8 +206,8 @@ class FakeProfile:
             if first:
                 yield FeedReset()
             while (revocation_or_end := await listener.get()) is not None:
-                self._read_up_to += 1
                 yield revocation_or_end
+                self._read_up_to += 1  # only what was handled is not told again
         raise ProfileServiceUnavailable("the feed broke off")
 
     def _must_be_available(self) -> None:
