@@ -13,7 +13,7 @@ from profile_service.metrics import Metrics
 from profile_service.ports import AuditEntry
 from profile_service.revocations import RevocationFeed
 from profile_service.rotation import Session
-from profile_service.rotations import RotationGroups
+from profile_service.rotations import Confirmations, RotationGroups
 from profile_service.sessions import Sessions
 from profile_service.tokens import KeyRing, TokenAuthority
 from profile_service.users import Profile, User
@@ -62,7 +62,13 @@ class RefreshMachine(RuleBasedStateMachine):
             store, grace_s=GRACE_S, refresh_lifetime_s=10**7, now_ms=self.now_ms
         )
         self.sessions = Sessions(
-            store, rotations, self.tokens, RevocationFeed(store), Metrics(), now_ms=self.now_ms
+            store=store,
+            rotations=rotations,
+            confirmations=Confirmations(store),
+            tokens=self.tokens,
+            feed=RevocationFeed(store),
+            metrics=Metrics(),
+            now_ms=self.now_ms,
         )
         session = Session(
             id=SESSION_ID,
