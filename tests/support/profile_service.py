@@ -3,8 +3,14 @@
 import asyncio
 import contextlib
 import dataclasses
+import json
+import os
 import secrets
-from collections.abc import AsyncIterator, Sequence
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +41,12 @@ __all__ = [
     "MemoryStorage",
     "MemoryUserStore",
     "RunningService",
+    "SpawnedService",
     "bearer",
     "fast_settings",
     "running_service",
+    "service_environment",
+    "spawned_service",
 ]
 
 PASSWORD = "correct horse battery"
@@ -424,3 +433,62 @@ async def running_service(
             server.should_exit = True
             await serving
             listener.close()
+
+
+@dataclasses.dataclass
+class SpawnedService:
+    """A service in a process of its own. It logs JSON; `log` holds the lines so far."""
+
+    process: subprocess.Popen[str]
+    url: str
+    credentials: ServiceCredentials
+    log: list[str]
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal and return the exit status."""
+        self.process.send_signal(number)
+        return self.process.wait(30)
+
+
+@contextlib.contextmanager
+def spawned_service(data_dir: Path, **changes: str) -> Iterator[SpawnedService]:
+    """Run `python -m profile_service` until it listens; kill it if it is still there at the end."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "profile_service"],
+        env=service_environment(data_dir, **changes),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    log: list[str] = []
+    url = ""
+    assert process.stderr is not None
+    for line in process.stderr:
+        log.append(line)
+        event = json.loads(line)
+        if event["event"] == "listening":
+            url = event["url"]
+            break
+    reader = threading.Thread(target=log.extend, args=[process.stderr])
+    reader.start()
+    try:
+        yield SpawnedService(process, url, ServiceCredentials(SERVICE_SECRET.encode(), "test"), log)
+    finally:
+        process.kill()
+        process.wait()
+        reader.join()
+        process.stderr.close()
+
+
+def service_environment(data_dir: Path, **changes: str) -> dict[str, str]:
+    """The environment of a service process: `fast_settings` as variables."""
+    inherited = {name: value for name, value in os.environ.items() if name[:5] != "DUET_"}
+    return inherited | {
+        "DUET_DATA_DIR": str(data_dir),
+        "DUET_SERVICE_SECRET": SERVICE_SECRET,
+        "DUET_PROFILE_PORT": "0",
+        "DUET_ARGON2_MEMORY_KIB": "8",
+        "DUET_SIGN_UPS_PER_ADDRESS": "100000",
+        "DUET_LOGIN_ATTEMPTS_PER_ADDRESS": "100000",
+        "DUET_LOG_FORMAT": "json",
+        **changes,
+    }
