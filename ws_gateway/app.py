@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 
 import structlog
 
@@ -17,43 +18,98 @@ from ws_gateway.delivery.connection_map import ConnectionMap, LiveConnection
 from ws_gateway.delivery.outbox import OutboxLimits
 from ws_gateway.messenger import Messenger
 from ws_gateway.metrics import Metrics
+from ws_gateway.ports import MessageStore, ProfileService
 from ws_gateway.protocol import frames
 from ws_gateway.protocol.cursor import Cursors
 from ws_gateway.protocol.errors import CloseCode, ErrorCode
 from ws_gateway.protocol.session import SessionLimits
 from ws_gateway.recipients import Recipients
 from ws_gateway.revocations import RevocationWatch
-from ws_gateway.server import GatewayServer, ServerLimits
+from ws_gateway.server import PATH, GatewayServer, ServerLimits
 from ws_gateway.settings import Settings
 
-__all__ = ["Gateway", "run"]
+__all__ = ["Gateway", "run", "serving"]
 
 _log = structlog.get_logger(__name__)
 
 
 class Gateway:
-    """A running gateway: where it listens, and the parts that tests look into."""
+    """A gateway's parts, wired together. `serving` makes one and gives it life."""
 
     def __init__(
         self,
-        host: str,
-        port: int,
-        *,
-        connections: ConnectionMap,
+        settings: Settings,
+        store: MessageStore,
+        profile: ProfileService,
         metrics: Metrics,
-        revocations: RevocationWatch,
+        now: Callable[[], float],
     ) -> None:
-        self.host = host
-        self.port = port
-        self.connections = connections
+        cursors = Cursors(store.epoch)
+        bus = LocalBus()
+        recipients = Recipients(profile, remember_s=settings.recipient_cache_s)
         self.metrics = metrics
-        self.revocations = revocations
+        self.connections = ConnectionMap(
+            cursors, max_connections_per_user=settings.max_connections_per_user
+        )
+        bus.subscribe(self.connections.deliver)
+        self.messenger = Messenger(
+            store,
+            recipients,
+            bus,
+            metrics,
+            now=now,
+            max_batch=settings.commit_max_batch,
+            max_waiting=settings.commit_max_waiting,
+        )
+        self.revocations = RevocationWatch(
+            profile,
+            self.connections,
+            recipients,
+            metrics,
+            _end_revoked,
+            poll_interval_s=settings.revocation_poll_interval_s,
+        )
+        services = ConnectionServices(
+            verifier=profile,
+            messenger=self.messenger,
+            connections=self.connections,
+            revocations=self.revocations,
+            cursors=cursors,
+            metrics=metrics,
+            limits=_limits(settings),
+            session_limits=_session_limits(settings),
+            now=now,
+        )
+        self.server = GatewayServer(services, _server_limits(settings), self._what_is_missing)
+        self._store = store
+        self._read_gauges()
+        self.host, self.port = settings.gateway_host, settings.gateway_port
 
     @property
     def url(self) -> str:
         """Where clients connect."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"ws://{host}:{self.port}/v1/ws"
+        return f"ws://{host}:{self.port}{PATH}"
+
+    async def _what_is_missing(self) -> str | None:
+        if not self.revocations.connected.is_set():
+            return "the profile service cannot be reached"
+        return None if await self._store.is_available() else "the database does not answer"
+
+    def _read_gauges(self) -> None:
+        gauge = self.metrics.gauge
+        gauge("duet_gateway_connections", "WebSockets open.", lambda: self.server.connections)
+        gauge("duet_gateway_users", "People with a connection.", lambda: self.connections.users)
+        gauge(
+            "duet_gateway_commit_waiting_messages",
+            "Messages that wait for the next transaction.",
+            lambda: self.messenger.waiting,
+        )
+        gauge(
+            "duet_gateway_delivered_messages",
+            "Message frames written to connections since the start.",
+            lambda: self.connections.delivered,
+        )
 
 
 async def run(settings: Settings) -> None:
@@ -73,113 +129,82 @@ async def run(settings: Settings) -> None:
         hint = asyncio.create_task(_say_what_to_do_next(gateway, settings))
         await stop.wait()
         hint.cancel()
-        _log.info("stopping", connections=len(gateway.connections))
+        _log.info("stopping", connections=gateway.server.connections)
     _log.info("stopped")
 
 
 @contextlib.asynccontextmanager
-async def serving(settings: Settings) -> AsyncIterator[Gateway]:
-    """Build the gateway, serve while the context lasts, then drain and close everything."""
+async def serving(
+    settings: Settings,
+    *,
+    profile: ProfileService | None = None,
+    now: Callable[[], float] = time.time,
+) -> AsyncIterator[Gateway]:
+    """Serve while the context lasts; then announce the restart, finish what was taken, and close.
+
+    `profile` stands in for the profile service over HTTP. Raises as `run` does.
+    """
     metrics = Metrics()
-    credentials = ServiceCredentials(settings.shared_secret(), "ws_gateway")
-    store = await SqliteMessageStore.open(
-        settings.data_dir / "messages.db", busy_timeout_s=settings.database_busy_timeout_s
-    )
-    profile = ProfileClient(
-        settings.profile_url, credentials, metrics, timeout_s=settings.profile_timeout_s
-    )
-    try:
-        cursors = Cursors(store.epoch)
-        bus = LocalBus()
-        connections = ConnectionMap(
-            cursors, max_connections_per_user=settings.max_connections_per_user
-        )
-        bus.subscribe(connections.deliver)
-        recipients = Recipients(profile, remember_s=settings.recipient_cache_s)
-        messenger = Messenger(
-            store,
-            recipients,
-            bus,
-            metrics,
-            max_batch=settings.commit_max_batch,
-            max_waiting=settings.commit_max_waiting,
-        )
-        revocations = RevocationWatch(
-            profile,
-            connections,
-            recipients,
-            metrics,
-            _end_revoked,
-            poll_interval_s=settings.revocation_poll_interval_s,
-        )
-        services = ConnectionServices(
-            verifier=profile,
-            messenger=messenger,
-            connections=connections,
-            revocations=revocations,
-            cursors=cursors,
-            metrics=metrics,
-            limits=frames.Limits(
-                max_text_characters=MAX_TEXT_CHARACTERS,
-                max_frame_bytes=settings.max_frame_bytes,
-                max_connections=settings.max_connections_per_user,
-            ),
-            session_limits=SessionLimits(
-                connect_timeout_s=settings.connect_timeout_s,
-                expiring_lead_s=settings.expiring_lead_s,
-                expiry_grace_s=settings.expiry_grace_s,
-            ),
-        )
-
-        async def is_ready() -> str | None:
-            if not revocations.connected.is_set():
-                return "the profile service cannot be reached"
-            return None if await store.is_available() else "the database does not answer"
-
-        server = GatewayServer(services, _server_limits(settings), is_ready)
-        metrics.gauge(
-            "duet_gateway_connections", "WebSockets open now.", lambda: server.connections
-        )
-        metrics.gauge("duet_gateway_users", "People with a connection.", lambda: connections.users)
-        metrics.gauge(
-            "duet_gateway_commit_waiting_messages",
-            "Messages that wait for the next transaction.",
-            lambda: messenger.waiting,
-        )
-        metrics.gauge(
-            "duet_gateway_delivered_messages",
-            "Message frames written to connections since the start.",
-            lambda: connections.delivered,
-        )
-        committer = asyncio.create_task(messenger.run(), name="committer")
-        watchers = [
-            asyncio.create_task(revocations.run(), name="revocation feed"),
-            asyncio.create_task(revocations.poll(), name="revocation poll"),
-        ]
-
-        async def settled() -> None:
-            await messenger.drain()
-            await asyncio.shield(committer)
-
-        try:
-            host, port = await server.start(settings.gateway_host, settings.gateway_port)
-            yield Gateway(
-                host, port, connections=connections, metrics=metrics, revocations=revocations
+    async with contextlib.AsyncExitStack() as stack:
+        if profile is None:
+            credentials = ServiceCredentials(settings.shared_secret(), "ws_gateway")
+            client = ProfileClient(
+                settings.profile_url, credentials, metrics, timeout_s=settings.profile_timeout_s
             )
-        finally:
-            for watcher in watchers:
-                watcher.cancel()
-            await server.drain(settled, settings.shutdown_timeout_s)
-            await asyncio.gather(*watchers, return_exceptions=True)
-            await settled()
+            stack.push_async_callback(client.close)
+            profile = client
+        store = await SqliteMessageStore.open(
+            settings.data_dir / "messages.db", busy_timeout_s=settings.database_busy_timeout_s
+        )
+        stack.push_async_callback(store.close)
+        gateway = Gateway(settings, store, profile, metrics, now)
+        async with _running(gateway, settings.shutdown_timeout_s):
+            gateway.host, gateway.port = await gateway.server.start(gateway.host, gateway.port)
+            yield gateway
+
+
+@contextlib.asynccontextmanager
+async def _running(gateway: Gateway, shutdown_timeout_s: float) -> AsyncIterator[None]:
+    """Run the gateway's tasks; at the end stop them in the order that loses nothing."""
+    committer = asyncio.create_task(gateway.messenger.run(), name="committer")
+    watchers = [
+        asyncio.create_task(gateway.revocations.run(), name="revocation feed"),
+        asyncio.create_task(gateway.revocations.poll(), name="revocation poll"),
+    ]
+
+    async def settled() -> None:
+        await gateway.messenger.drain()
+        await asyncio.shield(committer)
+
+    try:
+        yield
     finally:
-        await profile.close()
-        await store.close()
+        await gateway.server.drain(settled, shutdown_timeout_s)
+        for watcher in watchers:
+            watcher.cancel()
+        await asyncio.gather(*watchers, return_exceptions=True)
+        await settled()
 
 
 def _end_revoked(connection: LiveConnection) -> None:
     if isinstance(connection, Connection):
         connection.end(CloseCode.UNAUTHORIZED, ErrorCode.SESSION_ENDED)
+
+
+def _limits(settings: Settings) -> frames.Limits:
+    return frames.Limits(
+        max_text_characters=MAX_TEXT_CHARACTERS,
+        max_frame_bytes=settings.max_frame_bytes,
+        max_connections=settings.max_connections_per_user,
+    )
+
+
+def _session_limits(settings: Settings) -> SessionLimits:
+    return SessionLimits(
+        connect_timeout_s=settings.connect_timeout_s,
+        expiring_lead_s=settings.expiring_lead_s,
+        expiry_grace_s=settings.expiry_grace_s,
+    )
 
 
 def _server_limits(settings: Settings) -> ServerLimits:

@@ -22,6 +22,7 @@ __all__ = [
     "IdentityVerifier",
     "MessageBus",
     "MessageStore",
+    "ProfileService",
     "ProfileServiceUnavailable",
     "PublishedMessage",
     "RevocationFeed",
@@ -122,6 +123,10 @@ class RevocationFeed(Protocol):
             ProfileServiceUnavailable: nobody could tell.
         """
         ...
+
+
+class ProfileService(IdentityVerifier, UserDirectory, RevocationFeed, Protocol):
+    """All that the gateway asks of the profile service."""
 
 
 class PublishedMessage(msgspec.Struct, frozen=True, gc=False):

@@ -21,7 +21,7 @@ from ws_gateway.protocol import frames
 from ws_gateway.protocol.errors import CloseCode
 from ws_gateway.websocket import GatewayWebSocket
 
-__all__ = ["GatewayServer", "ServerLimits"]
+__all__ = ["PATH", "GatewayServer", "ServerLimits"]
 
 PATH = "/v1/ws"
 SUBPROTOCOL = Subprotocol("duet.v1")

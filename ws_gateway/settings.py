@@ -21,7 +21,7 @@ class Settings(ServiceSettings):
         "http://127.0.0.1:8000",
         "http://localhost:8000",
     )
-    """Origins whose pages may connect, separated by commas; clients without an Origin always may."""
+    """Origins whose pages may connect, by commas; clients that send no Origin always may."""
     max_connections: Annotated[int, pydantic.Field(ge=1)] = 20_000
     max_connections_per_user: Annotated[int, pydantic.Field(ge=1)] = 10
     max_frame_bytes: Annotated[int, pydantic.Field(ge=1024)] = 65_536
