@@ -69,7 +69,10 @@ async def running_gateway(
         if profile.available and profile.feed_works:
             async with asyncio.timeout(10):
                 await gateway.revocations.connected.wait()
-        yield TestGateway(gateway, profile, chosen)
+        try:
+            yield TestGateway(gateway, profile, chosen)
+        finally:
+            profile.let_everybody_through()
 
 
 @contextlib.contextmanager
