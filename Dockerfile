@@ -7,9 +7,9 @@ ENV PYTHONUNBUFFERED=1 \
     DUET_SERVICE_SECRET_FILE=/secret/service_secret
 WORKDIR /app
 COPY requirements.lock .
-RUN pip install --no-cache-dir --no-input --disable-pip-version-check --root-user-action=ignore \
-      --require-hashes --no-deps --requirement requirements.lock \
- && useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin duet
+RUN pip install --no-cache-dir --no-input --disable-pip-version-check --progress-bar=off \
+      --root-user-action=ignore --require-hashes --no-deps --requirement requirements.lock \
+ && useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin duet
 # A new named volume takes over the owner and mode of the folder it is mounted on.
 RUN install --directory --owner=duet --group=duet --mode=0700 /data /secret
 STOPSIGNAL SIGTERM

@@ -66,7 +66,7 @@ lock: $(VENV)/.dev-installed ## lock the dependencies anew; ARGS=--upgrade takes
 	  --output-file requirements-dev.lock
 
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-  --no-header --no-emit-index-url --no-emit-find-links $(ARGS)
+  --no-header --no-emit-index-url --no-emit-find-links --annotation-style=line $(ARGS)
 
 .PHONY: clean
 clean: ## delete what tools made here, the environment too; ./data stays

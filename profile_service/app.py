@@ -28,7 +28,7 @@ from profile_service.metrics import Metrics
 from profile_service.passwords import BoundedExecutor, Passwords
 from profile_service.profiles import Profiles
 from profile_service.revocations import RevocationFeed
-from profile_service.rotations import RotationGroups
+from profile_service.rotations import Confirmations, RotationGroups
 from profile_service.server import Server, bind
 from profile_service.sessions import Sessions
 from profile_service.settings import Settings
@@ -168,7 +168,15 @@ def _assemble(
         refresh_lifetime_s=settings.refresh_token_lifetime_s,
         now_ms=now_ms,
     )
-    sessions = Sessions(store, rotations, tokens, feed, metrics, now_ms=now_ms)
+    sessions = Sessions(
+        store=store,
+        rotations=rotations,
+        confirmations=Confirmations(store),
+        tokens=tokens,
+        feed=feed,
+        metrics=metrics,
+        now_ms=now_ms,
+    )
     accounts = Accounts(
         users=SqliteUserStore(database),
         sessions=store,

@@ -1,15 +1,18 @@
 """Refreshes in groups: whatever waits while a transaction runs goes into the next one.
 
-A durable commit costs a thread hand-off and a disk flush, however many refreshes are in it.
+A durable commit costs a thread hand-off and a disk flush, however many refreshes are in it. Notes
+about which tokens were shown go the same way.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
-from profile_service.ports import AuditEntry, Rotation, SessionStore
+from profile_service.ports import AuditEntry, Rotation, SessionStore, StoreUnavailable
 from profile_service.rotation import PresentedRefresh
+from shared.ids import SessionId
 
-__all__ = ["RotationGroups"]
+__all__ = ["Confirmations", "RotationGroups"]
 
 MAX_GROUP = 256
 
@@ -75,3 +78,31 @@ class RotationGroups:
         for (_, _, outcome), rotation in zip(group, rotations, strict=True):
             if not outcome.done():
                 outcome.set_result(rotation)
+
+
+class Confirmations:
+    """Notes, in the background, which tokens have been shown. Use it from one event loop.
+
+    A note that is lost makes the rule of rotation more lenient for one generation, so nobody waits
+    for it: tokens can be checked while the store cannot write.
+    """
+
+    def __init__(self, store: SessionStore) -> None:
+        self._store = store
+        self._waiting: set[tuple[SessionId, int]] = set()
+        self._writer: asyncio.Task[None] | None = None
+
+    def note(self, shown: set[tuple[SessionId, int]]) -> None:
+        """Note that tokens of these generations were accepted."""
+        self._waiting |= shown
+        if self._waiting and self._writer is None:
+            self._writer = asyncio.create_task(self._write_all())
+
+    async def _write_all(self) -> None:
+        try:
+            while self._waiting:
+                group, self._waiting = sorted(self._waiting), set()
+                with contextlib.suppress(StoreUnavailable):
+                    await self._store.confirm(group)
+        finally:
+            self._writer = None

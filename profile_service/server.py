@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -43,7 +44,7 @@ class Server(uvicorn.Server):
                 lifespan="off",
                 interface="asgi3",
                 log_config=None,
-                log_level="warning",
+                log_level="error",  # below, a port scan fills the log
                 access_log=False,
                 server_header=False,
                 proxy_headers=bool(trusted_proxies),
@@ -82,9 +83,14 @@ def bind(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
+        listener = socket.create_server(address[:2], family=family, backlog=BACKLOG)
+        # Connections inherit it: an answer is two small writes and must not wait for an ACK.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
     except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        reason = "is in use" if taken else f"cannot be used ({error.strerror or error})"
         raise AddressUnusable(
-            f"address {host}:{port} cannot be used: {error.strerror or error}. Stop what uses it, "
-            "or set DUET_PROFILE_HOST and DUET_PROFILE_PORT to another one."
+            f"address {host}:{port} {reason}; set DUET_PROFILE_HOST and DUET_PROFILE_PORT to "
+            "another one" + (", or stop what uses it" if taken else "")
         ) from error

@@ -1,7 +1,6 @@
 """Sessions and their tokens: authenticate, refresh, introspect, log out."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -10,10 +9,10 @@ import structlog
 
 from profile_service.errors import InvalidAccessToken, InvalidRefreshToken, SessionNotFound
 from profile_service.metrics import Metrics
-from profile_service.ports import AuditEntry, LiveSession, SessionStore, StoreUnavailable
+from profile_service.ports import AuditEntry, LiveSession, SessionStore
 from profile_service.revocations import RevocationFeed
 from profile_service.rotation import Decision, Session, is_acceptable
-from profile_service.rotations import RotationGroups
+from profile_service.rotations import Confirmations, RotationGroups
 from profile_service.tokens import TokenAuthority, TokenClaims
 from profile_service.users import User
 from shared.ids import SessionId
@@ -51,16 +50,18 @@ class Sessions:
 
     def __init__(
         self,
+        *,
         store: SessionStore,
         rotations: RotationGroups,
+        confirmations: Confirmations,
         tokens: TokenAuthority,
         feed: RevocationFeed,
         metrics: Metrics,
-        *,
         now_ms: Callable[[], int],
     ) -> None:
         self._store = store
         self._rotations = rotations
+        self._confirmations = confirmations
         self._tokens = tokens
         self._feed = feed
         self._metrics = metrics
@@ -76,7 +77,7 @@ class Sessions:
         found = await self._store.live_sessions([claims.sid], self._now_ms())
         if not found or not _matches(claims, found[0]):
             raise InvalidAccessToken("the session has ended")
-        await self._confirm([(claims, found[0])])
+        self._note_shown([(claims, found[0])])
         return Caller(found[0].session, found[0].user)
 
     async def refresh(self, refresh_token: str, *, address: str | None) -> Refreshed:
@@ -131,7 +132,7 @@ class Sessions:
             refreshing, await asyncio.gather(*refreshing.values()), strict=True
         ):
             answers[place] = answer
-        await self._confirm(shown)
+        self._note_shown(shown)
         active = sum(answer.active for answer in answers)
         self._metrics.introspected(active, len(answers) - active)
         return answers
@@ -188,16 +189,15 @@ class Sessions:
         found = await self._store.live_sessions(ids, self._now_ms())
         return {live.session.id: live for live in found}
 
-    async def _confirm(self, shown: Sequence[tuple[TokenClaims, LiveSession]]) -> None:
+    def _note_shown(self, shown: Sequence[tuple[TokenClaims, LiveSession]]) -> None:
         """Note which clients have certainly got their newest tokens (see `rotation`)."""
-        news = {
-            (claims.sid, claims.gen)
-            for claims, live in shown
-            if claims.gen == live.session.generation > live.session.confirmed_generation
-        }
-        if news:
-            with contextlib.suppress(StoreUnavailable):  # a full disk must not stop checks
-                await self._store.confirm(sorted(news))
+        self._confirmations.note(
+            {
+                (claims.sid, claims.gen)
+                for claims, live in shown
+                if claims.gen == live.session.generation > live.session.confirmed_generation
+            }
+        )
 
     def _revocation_audit(
         self, caller: Caller, session_id: SessionId, address: str | None, detail: str

@@ -262,7 +262,9 @@ class Connection:
         except ProfileServiceUnavailable:
             verifiable = False
         if identity is None or services.revocations.has_ended(identity):
-            result: Action = self._session.not_renewed(action.request_id, verifiable=verifiable)
+            result: Action | None = self._session.not_renewed(
+                action.request_id, verifiable=verifiable
+            )
         else:
             result = self._session.renewed(action.request_id, identity)
         self._perform_now(result)

@@ -4,13 +4,14 @@ import asyncio
 import http
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import cast
 
 import msgspec
 import structlog
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers
+from websockets.exceptions import NegotiationError
 from websockets.http11 import Request, Response
 from websockets.typing import Origin, Subprotocol
 
@@ -82,6 +83,7 @@ class GatewayServer:
             port,
             origins=[None, *map(Origin, limits.allowed_origins)],
             subprotocols=[SUBPROTOCOL],
+            select_subprotocol=_select_subprotocol,
             compression=None,  # 50 KB a connection, and a way to make us unpack bombs
             process_request=self._process_request,
             server_header=None,
@@ -170,14 +172,27 @@ class GatewayServer:
         if offered:
             scheme, _, token = offered[0].partition(" ")
             del request.headers["Authorization"]
-            if len(offered) > 1 or scheme.lower() != "bearer" or not 0 < len(token) <= 4096:
+            token = token.strip()
+            well_formed = token.isascii() and token.isprintable() and 0 < len(token) <= 2048
+            if len(offered) > 1 or scheme.lower() != "bearer" or not well_formed:
                 return _plain(
                     http.HTTPStatus.UNAUTHORIZED,
                     "Authorization must be: Bearer <access token>\n",
                     **{"WWW-Authenticate": "Bearer"},
                 )
-            websocket.authorization = token.strip()
+            websocket.authorization = token
         return None
+
+
+def _select_subprotocol(
+    _websocket: ServerConnection, offered: Sequence[Subprotocol]
+) -> Subprotocol | None:
+    """Speak `duet.v1` to who offers it, and to who offers nothing, as tools for people do."""
+    if not offered:
+        return None
+    if SUBPROTOCOL in offered:
+        return SUBPROTOCOL
+    raise NegotiationError(f"the subprotocol is {SUBPROTOCOL}")
 
 
 def _plain(status: http.HTTPStatus, text: str, **headers: str) -> Response:

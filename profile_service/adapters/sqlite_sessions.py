@@ -44,7 +44,7 @@ class SqliteSessionStore:
     ) -> bool:
         def insert(connection: sqlite3.Connection) -> bool:
             user = connection.execute(
-                "SELECT 1 FROM users WHERE id = ? AND token_version = ?",
+                "SELECT 1 FROM users WHERE id = ? AND token_version = ? AND deleted_at_ms IS NULL",
                 (session.user_id, expected_version),
             ).fetchone()
             if user is None:

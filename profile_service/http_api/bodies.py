@@ -35,6 +35,25 @@ __all__ = [
 Timestamp = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 """RFC 3339 in UTC, with milliseconds."""
 
+
+def _documented(**schema: object) -> Meta:
+    """Describe a rule that the use case checks, so that it can tell all faults at once."""
+    return Meta(extra_json_schema=schema)
+
+
+Username = Annotated[
+    str, _documented(minLength=3, maxLength=32, pattern="^[A-Za-z][A-Za-z0-9._-]*$")
+]
+NewPassword = Annotated[str, _documented(minLength=8, maxLength=128, format="password")]
+Password = Annotated[str, Meta(max_length=1024, extra_json_schema={"format": "password"})]
+DeviceName = Annotated[str, _documented(minLength=1, maxLength=64)]
+DisplayName = Annotated[str, _documented(minLength=1, maxLength=64)]
+Bio = Annotated[str, _documented(maxLength=500)]
+AvatarUrl = Annotated[str, _documented(maxLength=512, format="uri", pattern="^https?://")]
+StatusText = Annotated[str, _documented(minLength=1, maxLength=140)]
+Locale = Annotated[str, _documented(maxLength=35, examples=["de-CH"])]
+Timezone = Annotated[str, _documented(maxLength=64, examples=["Europe/Berlin"])]
+
 IntrospectBody = TokenPair | Annotated[list[TokenPair], Meta(max_length=MAX_PAIRS)]
 
 
@@ -46,12 +65,12 @@ def timestamp(at_ms: int) -> str:
 class ReplaceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A whole profile: what is absent or null is cleared."""
 
-    display_name: str | None = None
-    bio: str | None = None
-    avatar_url: str | None = None
-    status_text: str | None = None
-    locale: str | None = None
-    timezone: str | None = None
+    display_name: DisplayName | None = None
+    bio: Bio | None = None
+    avatar_url: AvatarUrl | None = None
+    status_text: StatusText | None = None
+    locale: Locale | None = None
+    timezone: Timezone | None = None
 
     def profile(self) -> Profile:
         """The profile that the fields describe."""
@@ -61,9 +80,9 @@ class ReplaceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 class SignUp(ReplaceProfile, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A new user, with as much of a profile as the person likes."""
 
-    username: str
-    password: str
-    device_name: str | None = None
+    username: Username
+    password: NewPassword
+    device_name: DeviceName | None = None
 
     def __repr__(self) -> str:
         return "SignUp(…)"
@@ -73,8 +92,8 @@ class LogIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """A username and its password; `device_name` is what the list of sessions will show."""
 
     username: str
-    password: Annotated[str, Meta(max_length=1024)]
-    device_name: str | None = None
+    password: Password
+    device_name: DeviceName | None = None
 
     def __repr__(self) -> str:
         return "LogIn(…)"
@@ -93,8 +112,8 @@ class Refresh(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class ChangePassword(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The password now, as a confirmation, and the one from now on."""
 
-    current_password: Annotated[str, Meta(max_length=1024)]
-    new_password: str
+    current_password: Password
+    new_password: NewPassword
 
     def __repr__(self) -> str:
         return "ChangePassword(…)"
@@ -103,7 +122,7 @@ class ChangePassword(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 class DeleteAccount(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The password, as a confirmation."""
 
-    password: Annotated[str, Meta(max_length=1024)]
+    password: Password
 
     def __repr__(self) -> str:
         return "DeleteAccount(…)"

@@ -1,6 +1,7 @@
 """People who use the published ports: REST through httpx, the conversation through websockets."""
 
 import asyncio
+import collections
 import contextlib
 import json
 import secrets
@@ -61,7 +62,7 @@ async def receive(socket: websockets.ClientConnection, kind: str) -> dict[str, A
 
 
 class Sender:
-    """Sends texts in order, several in flight, and reconnects until each is acknowledged.
+    """Sends numbered texts in order, several in flight, and reconnects whenever it must.
 
     It keeps what a careful client keeps: the unacknowledged messages, to send again under the same
     ids. `acknowledged` maps a client id to its first ack.
@@ -73,38 +74,63 @@ class Sender:
         self._recipient = recipient
         self._in_flight = in_flight
         self._progress = asyncio.Condition()
+        self._enough = asyncio.Event()
+        self.sent: list[str] = []
         self.acknowledged: dict[str, dict[str, Any]] = {}
         self.reconnects = 0
 
-    async def send_all(self, ids: Sequence[str]) -> None:
-        """Return when every message is acknowledged; the text of each is its id.
+    async def send(self, ids: Sequence[str]) -> None:
+        """Send just these, and return when all of them are acknowledged."""
+        self.sent += ids
+        self._enough.set()
+        await self.keep_sending()
+
+    async def keep_sending(self) -> None:
+        """Send new messages until `finish`, and return when all of them are acknowledged.
 
         Raises:
             TimeoutError: the gateway has not come back for too long.
         """
         deadline = asyncio.get_running_loop().time() + RECONNECT_WITHIN_S
-        while waiting := [one for one in ids if one not in self.acknowledged]:
+        while self._unacknowledged() or not self._enough.is_set():
             try:
                 async with asyncio.timeout_at(deadline), connected(self._url, self._sender) as ws:
-                    await self._send_in_order(ws, waiting)
+                    await self._converse(ws)
             except (OSError, websockets.WebSocketException) as error:
                 if asyncio.get_running_loop().time() > deadline:
                     raise TimeoutError("the gateway has not come back") from error
                 self.reconnects += 1
                 await asyncio.sleep(RETRY_S)
 
-    async def acknowledgements(self, at_least: int) -> None:
-        """Wait until so many messages are acknowledged."""
-        async with asyncio.timeout(RECONNECT_WITHIN_S), self._progress:
-            await self._progress.wait_for(lambda: len(self.acknowledged) >= at_least)
+    def finish(self) -> None:
+        """Send nothing new from now on."""
+        self._enough.set()
 
-    async def _send_in_order(self, ws: websockets.ClientConnection, waiting: Sequence[str]) -> None:
-        for position, one in enumerate(waiting):
-            await ws.send(self._frame(one))
-            if position >= self._in_flight:
-                await self._take_ack(ws)
-        for _ in range(min(self._in_flight, len(waiting))):
+    async def more_acknowledgements(self, count: int) -> None:
+        """Wait until so many more messages are acknowledged."""
+        target = len(self.acknowledged) + count
+        async with asyncio.timeout(RECONNECT_WITHIN_S), self._progress:
+            await self._progress.wait_for(lambda: len(self.acknowledged) >= target)
+
+    def _unacknowledged(self) -> list[str]:
+        return [one for one in self.sent if one not in self.acknowledged]
+
+    async def _converse(self, ws: websockets.ClientConnection) -> None:
+        again = collections.deque(self._unacknowledged())
+        in_flight = 0
+        while True:
+            while in_flight < self._in_flight and (again or not self._enough.is_set()):
+                if not again:
+                    again.append(f"message-{len(self.sent) + 1}")
+                    self.sent.append(again[0])
+                one = again.popleft()
+                frame = {"type": "send", "id": one, "to": self._recipient.id, "text": one}
+                await ws.send(json.dumps(frame))
+                in_flight += 1
+            if not in_flight:
+                return
             await self._take_ack(ws)
+            in_flight -= 1
 
     async def _take_ack(self, ws: websockets.ClientConnection) -> None:
         ack = json.loads(await ws.recv())
@@ -112,6 +138,3 @@ class Sender:
         self.acknowledged[ack["id"]] = ack
         async with self._progress:
             self._progress.notify_all()
-
-    def _frame(self, one: str) -> str:
-        return json.dumps({"type": "send", "id": one, "to": self._recipient.id, "text": one})

@@ -14,6 +14,7 @@ import httpx
 
 ROOT = Path(__file__).parents[2]
 SERVICES = ("profile-service", "ws-gateway")
+DATABASES = {"profile-service": "users.db", "ws-gateway": "messages.db"}
 HEALTHY_WITHIN_S = 60.0
 POLL_S = 0.1
 
@@ -33,9 +34,10 @@ class Stack:
             service: f"http://127.0.0.1:{port}/readyz" for service, port in ports.items()
         }
         self._environment = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if not name.startswith("DUET_")},
             "DUET_PUBLISHED_PROFILE_PORT": str(ports["profile-service"]),
             "DUET_PUBLISHED_GATEWAY_PORT": str(ports["ws-gateway"]),
+            "DUET_SIGN_UPS_PER_ADDRESS": "10000",  # everybody comes from one address here
         }
         self._compose = _compose_command()
 
@@ -99,6 +101,17 @@ class Stack:
     def python(self, service: str, program: str) -> str:
         """Run a Python program in the container, as its user, and return what it prints."""
         return _docker("exec", self.container(service), "python", "-c", program)
+
+    def select(self, service: str, query: str) -> list[list[Any]]:
+        """Ask the service's database file, beside the running service."""
+        program = (
+            "import json, os, sqlite3;"
+            f"path = os.path.join(os.environ['DUET_DATA_DIR'], {DATABASES[service]!r});"
+            "database = sqlite3.connect(f'file:{path}?mode=ro', uri=True);"
+            f"print(json.dumps(database.execute({query!r}).fetchall()))"
+        )
+        rows: list[list[Any]] = json.loads(self.python(service, program))
+        return rows
 
     def logs(self, service: str) -> str:
         """Everything that the service has written so far."""

@@ -49,15 +49,15 @@ def decode(raw: bytes | bytearray | str) -> Request:
         InvalidFrame: answer with an error; the connection is fine.
     """
     try:
-        request: Request = _decoder.decode(raw)
+        # msgspec does not look into what it skips, and RFC 6455 wants all of the text to be UTF-8.
+        text = raw if isinstance(raw, str) else raw.decode()
+        request: Request = _decoder.decode(text)
         return request
+    except UnicodeError:
+        raise InvalidUtf8("not UTF-8") from None
     except msgspec.ValidationError as error:
         raise InvalidFrame(str(error), _request_id(raw)) from None
-    except UnicodeDecodeError:
-        raise InvalidUtf8("not UTF-8") from None
     except msgspec.DecodeError as error:
-        if isinstance(raw, (bytes, bytearray)) and not _is_utf8(raw):
-            raise InvalidUtf8("not UTF-8") from None
         raise MalformedJson(str(error)) from None
     except RecursionError:
         raise MalformedJson("nested too deeply") from None
@@ -79,14 +79,6 @@ def timestamp(milliseconds: int) -> str:
 def _request_id(raw: bytes | bytearray | str) -> str | None:
     try:
         request_id = _envelope_decoder.decode(raw).id
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (msgspec.DecodeError, RecursionError):
         return None
     return request_id if request_id is not None and len(request_id) <= 64 else None
-
-
-def _is_utf8(raw: bytes | bytearray) -> bool:
-    try:
-        raw.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

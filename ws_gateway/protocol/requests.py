@@ -33,7 +33,8 @@ __all__ = [
 
 RequestId = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_CLIENT_ID_CHARACTERS)]
 Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
-Token = Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
+Token = Annotated[str, msgspec.Meta(min_length=1, max_length=2048, pattern="^[!-~]+$")]
+"""A full batch of pairs must fit the profile service's limit, or one client spoils it for all."""
 Cursor = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT_CHARACTERS)]
 Query = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]

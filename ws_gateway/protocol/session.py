@@ -220,9 +220,11 @@ class Session:
             retry_after_ms=retry_after_ms,
         )
 
-    def renewed(self, request_id: str, identity: Identity) -> Reply | Close:
+    def renewed(self, request_id: str, identity: Identity) -> Reply | Close | None:
         """The token of a `Renew` is good: extend the connection, if it is this session's."""
         held = self.identity
+        if self.state is State.CLOSED:  # while the token was being verified
+            return None
         if held is None or (held.user_id, held.session_id) != (
             identity.user_id,
             identity.session_id,
@@ -307,12 +309,20 @@ class Session:
                 return Renew(request_id, access_token)
             case requests.Connect():
                 return Reply(error_frame(ErrorCode.ALREADY_CONNECTED))
+            case requests.Block(request_id, other) if not is_valid_client_id(other):
+                return self._nobody(request_id)
             case _:
                 return Ask(request)
+
+    def _nobody(self, request_id: str) -> Reply:
+        """No user has such an id, nor could it be asked about with others' in one URL."""
+        return Reply(error_frame(ErrorCode.RECIPIENT_NOT_FOUND, request_id=request_id))
 
     def _send(self, request: requests.Send, sender: UserId) -> Submit | Reply:
         if request.to == sender:
             return Reply(error_frame(ErrorCode.RECIPIENT_IS_SENDER, request_id=request.id))
+        if not is_valid_client_id(request.to):
+            return self._nobody(request.id)
         return self._storable(request.id, request.text) or Submit(
             Draft(sender, UserId(request.to), request.id, request.text)
         )
