@@ -72,7 +72,7 @@ def configure_logging(
     root.handlers = [handler]
     root.setLevel(level.upper())
     for name in _NOISY_AT_DEBUG:
-        logging.getLogger(name).setLevel(max(logging.INFO, root.level))
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     logging.getLogger("yoyo").setLevel(logging.WARNING)  # it tells of every statement
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).handlers = []

@@ -36,7 +36,7 @@ from ws_gateway.settings import Settings
 
 __all__ = ["Gateway", "run", "serving"]
 
-_INDEX_INTERVAL_S = 1.0
+_TIDY_UP_INTERVAL_S = 1.0
 
 _log = structlog.get_logger(__name__)
 
@@ -127,16 +127,17 @@ class Gateway:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"ws://{host}:{self.port}{PATH}"
 
-    async def index_search(self) -> None:
-        """Let search catch up whenever nothing waits to be stored, for ever."""
+    async def tidy_up(self) -> None:
+        """Let search and traces catch up whenever nothing waits to be stored, for ever."""
         while True:
-            await asyncio.sleep(_INDEX_INTERVAL_S)
+            await asyncio.sleep(_TIDY_UP_INTERVAL_S)
             try:
+                await self._stores.messages.write_deliveries()
                 while not self.messenger.waiting:
                     if await self._stores.archive.index_search():
                         break
             except StoreUnavailable as error:
-                _log.warning("search could not catch up", reason=str(error))
+                _log.warning("search and traces could not catch up", reason=str(error))
 
     async def _what_is_missing(self) -> str | None:
         if not self.revocations.connected.is_set():
@@ -222,7 +223,7 @@ async def _running(gateway: Gateway, shutdown_timeout_s: float) -> AsyncIterator
             ("revocation poll", gateway.revocations.poll),
             ("presence", gateway.presence.run),
             ("erasure", gateway.eraser.run),
-            ("search index", gateway.index_search),
+            ("tidying up", gateway.tidy_up),
         )
     ]
 

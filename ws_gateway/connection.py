@@ -91,6 +91,8 @@ class Connection:
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._replay: Replay | None = None
+        self._replayed_to = 0
+        """A replay may read what is committed before it is published: that is not sent twice."""
         self._enquiries: collections.deque[Enquiry] = collections.deque()
         self._unanswered = 0
 
@@ -121,10 +123,10 @@ class Connection:
 
     def deliver(self, wire: bytes, position: int | None) -> None:
         """Send wire bytes of a whole frame; while a replay runs, after it."""
-        if self._replay is None:
-            self._websocket.write(wire)
-        else:
+        if self._replay is not None:
             self._replay.hold(wire, position)
+        elif position is None or position > self._replayed_to:
+            self._websocket.write(wire)
 
     def deliver_ephemeral(self, wire: bytes) -> None:
         """Send wire bytes that may be lost."""
@@ -243,7 +245,7 @@ class Connection:
         websocket, services = self._websocket, self._services
         websocket.outbox.is_paced = True
         try:
-            position = await replay.run(
+            self._replayed_to = await replay.run(
                 after, websocket.write, websocket.drained, lambda: int(services.now() * 1000)
             )
         except StoreUnavailable:
@@ -252,7 +254,7 @@ class Connection:
             return
         self._replay = None
         websocket.outbox.is_paced = False
-        self.send(frames.Resumed(services.cursors.encode(position)))
+        self.send(frames.Resumed(services.cursors.encode(self._replayed_to)))
 
     async def _renew(self, action: Renew) -> None:
         services = self._services

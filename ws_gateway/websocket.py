@@ -38,7 +38,7 @@ class GatewayWebSocket(ServerConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the outbox with the connection."""
         super().connection_made(transport)
-        self.outbox = Outbox(self.transport, self.limits, self.loop.call_later, self._note_abort)
+        self.outbox = Outbox(self.transport, self.limits, self.loop, self._note_abort)
         self.aborted_slow = False
 
     def process_event(self, event: Request | Response | Frame) -> None:
@@ -81,6 +81,7 @@ class GatewayWebSocket(ServerConnection):
 
     async def drained(self) -> None:
         """Wait until the write buffer is below its bound; returns at once when it is."""
+        self.outbox.flush()
         if self.outbox.is_behind:
             await self.drain()
 
@@ -88,6 +89,7 @@ class GatewayWebSocket(ServerConnection):
         """Start the closing handshake and return; it is aborted when it takes too long."""
         if self.protocol.state is not OPEN:
             return
+        self.outbox.flush()
         short = reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore")
         self.protocol.send_close(code, short)
         self.send_data()

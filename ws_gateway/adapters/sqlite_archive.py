@@ -1,11 +1,12 @@
 """History, conversation list, search and traces on SQLite."""
 
 import sqlite3
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from shared.ids import ConversationId, UserId, conversation_id
 from shared.sqlite import Database
-from ws_gateway.adapters.sqlite_indexes import index_search, settle
+from ws_gateway.adapters.sqlite_indexes import index_search
 from ws_gateway.adapters.sqlite_rows import COLUMNS, JOINS, N_COLUMNS, available, message_of
 from ws_gateway.adapters.sqlite_rows import user_key as key_of
 from ws_gateway.ports import (
@@ -26,8 +27,10 @@ _INDEX_CHUNKS = 100
 class SqliteMessageArchive:
     """A `MessageArchive` on an open database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, settle: Callable[[], Awaitable[None]]) -> None:
+        """`settle` brings what follows the log up to it; every read calls it first."""
         self._database = database
+        self._settle = settle
 
     async def history(
         self,
@@ -40,6 +43,7 @@ class SqliteMessageArchive:
     ) -> MessagePage:
         """Return messages of two people; see `MessageArchive`."""
         public_id = conversation_id(user_id, peer_id)
+        await self._settle()
 
         def read(connection: sqlite3.Connection) -> MessagePage:
             newest_first = after is None
@@ -58,7 +62,7 @@ class SqliteMessageArchive:
         self, user_id: UserId, before_position: int | None, limit: int
     ) -> list[ConversationSummary]:
         """Return a user's conversations; see `MessageArchive`."""
-        await available(self._database.write(settle))
+        await self._settle()
 
         def read(connection: sqlite3.Connection) -> list[ConversationSummary]:
             rows = connection.execute(
@@ -106,6 +110,7 @@ class SqliteMessageArchive:
 
     async def trace(self, user_id: UserId, conversation: ConversationId, seq: int) -> Trace | None:
         """Return what happened to a message; see `MessageArchive`."""
+        await self._settle()
 
         def read(connection: sqlite3.Connection) -> Trace | None:
             row = connection.execute(_TRACE, (conversation, seq)).fetchone()
@@ -142,13 +147,13 @@ def _match_expression(query: str) -> str:
 _HISTORY = f"""
 SELECT {COLUMNS}
 FROM conversations AS named
-CROSS JOIN messages AS message ON message.conversation = named.key
+CROSS JOIN places ON places.conversation = named.key
+CROSS JOIN messages AS message ON message.position = places.position
 {JOINS}
+WHERE named.id = ?
 """
-_HISTORY_BEFORE = (
-    _HISTORY + "WHERE named.id = ? AND message.seq < ? ORDER BY message.seq DESC LIMIT ?"
-)
-_HISTORY_AFTER = _HISTORY + "WHERE named.id = ? AND message.seq > ? ORDER BY message.seq LIMIT ?"
+_HISTORY_BEFORE = _HISTORY + "AND places.seq < ? ORDER BY places.seq DESC LIMIT ?"
+_HISTORY_AFTER = _HISTORY + "AND places.seq > ? ORDER BY places.seq LIMIT ?"
 
 _CONVERSATIONS = f"""
 SELECT {COLUMNS}, peer.id, peer.last_seen_ms, peer.shares_presence, peer.shares_reads,
@@ -158,12 +163,12 @@ SELECT {COLUMNS}, peer.id, peer.last_seen_ms, peer.shares_presence, peer.shares_
        - coalesce(CASE :me WHEN conversation.low THEN seen.seq - seen.low_count
                            ELSE seen.low_count END, 0)
 FROM members AS mine
-CROSS JOIN messages AS message
-    ON message.conversation = mine.conversation AND message.seq = mine.last_seq
+CROSS JOIN messages AS message ON message.position = mine.last_position
 {JOINS}
 CROSS JOIN members AS theirs ON theirs.user = mine.peer AND theirs.conversation = mine.conversation
 CROSS JOIN users AS peer ON peer.key = mine.peer
-LEFT JOIN messages AS seen ON seen.conversation = mine.conversation AND seen.seq = mine.read
+LEFT JOIN places ON places.conversation = mine.conversation AND places.seq = mine.read
+LEFT JOIN messages AS seen ON seen.position = places.position
 WHERE mine.user = :me AND mine.last_position < :before AND mine.last_position > 0
 ORDER BY mine.last_position DESC LIMIT :limit
 """
@@ -171,9 +176,7 @@ ORDER BY mine.last_position DESC LIMIT :limit
 _SEARCH = f"""
 SELECT {COLUMNS}, snippet(search, 1, '«', '»', '…', 12)
 FROM search
-CROSS JOIN log ON log.position = search.rowid
-CROSS JOIN messages AS message
-    ON message.conversation = log.conversation AND message.seq = log.seq
+CROSS JOIN messages AS message ON message.position = search.rowid
 {JOINS}
 WHERE search MATCH ? ORDER BY search.rank, search.rowid DESC LIMIT ? OFFSET ?
 """
@@ -186,8 +189,9 @@ SELECT {COLUMNS}, deliveries.at_ms, deliveries.connections,
        (SELECT min(at_ms) FROM marks WHERE marks.conversation = message.conversation
         AND user = recipient.key AND read = 1 AND marks.seq >= message.seq) END
 FROM conversations AS named
-CROSS JOIN messages AS message ON message.conversation = named.key
+CROSS JOIN places ON places.conversation = named.key
+CROSS JOIN messages AS message ON message.position = places.position
 {JOINS}
 LEFT JOIN deliveries ON deliveries.position = message.position
-WHERE named.id = ? AND message.seq = ?
+WHERE named.id = ? AND places.seq = ?
 """

@@ -1,32 +1,40 @@
-"""The indexes that follow the log: each person's inbox and conversation list, and search.
+"""What follows the log: places, inboxes and conversation lists, and search.
 
-The hot transaction writes the log alone; these catch up behind it, many events at once, because a
+Storing a message appends to the log alone; these catch up behind it, many events at once, because a
 page of an index that is touched once for a hundred events costs what it costs for one (ADR 3).
 Readers settle first. Each function is one transaction's work, in the writer's thread.
 """
 
 import sqlite3
 
-__all__ = ["SearchEntry", "index_search", "settle"]
+__all__ = ["SearchEntry", "index_search", "last_position", "settle"]
 
 
-def settle(connection: sqlite3.Connection) -> int:
-    """Bring inbox and members up to the log. Returns the position they are at now."""
-    settled, position = connection.execute(
-        "SELECT settled, (SELECT coalesce(max(position), 0) FROM log) FROM life"
+def last_position(connection: sqlite3.Connection) -> int:
+    """Return the position of the last event of the log; 0 when it is empty."""
+    (position,) = connection.execute(
+        "SELECT max(coalesce((SELECT max(position) FROM messages), 0),"
+        " coalesce((SELECT max(position) FROM revisions), 0))"
     ).fetchone()
-    if settled < position:
-        connection.execute(_FILL_INBOX, (settled, settled))
-        connection.execute(_REORDER_MEMBERS, (settled,))
-        connection.execute("UPDATE life SET settled = ?", (position,))
     return int(position)
 
 
+def settle(connection: sqlite3.Connection) -> int:
+    """Bring places, inboxes and members up to the log. Returns the position they are at now."""
+    (settled,) = connection.execute("SELECT settled FROM life").fetchone()
+    position = last_position(connection)
+    if settled < position:
+        connection.execute(_FILL_PLACES, (settled,))
+        connection.execute(_FILL_INBOXES, {"settled": settled})
+        connection.execute(_REORDER_MEMBERS, (settled,))
+        connection.execute("UPDATE life SET settled = ?", (position,))
+    return position
+
+
 def index_search(connection: sqlite3.Connection, limit: int) -> bool:
-    """Index at most `limit` more log entries. Returns whether search is at the log's end."""
-    indexed, position = connection.execute(
-        "SELECT indexed, (SELECT coalesce(max(position), 0) FROM log) FROM life"
-    ).fetchone()
+    """Index about `limit` more messages. Returns whether search is at the log's end."""
+    (indexed,) = connection.execute("SELECT indexed FROM life").fetchone()
+    position = last_position(connection)
     upto = min(position, indexed + limit)
     if indexed < upto:
         connection.execute(_FILL_SEARCH, (indexed, upto))
@@ -61,29 +69,40 @@ class SearchEntry:
             )
 
 
-_FILL_INBOX = """
+_FILL_PLACES = """
+INSERT INTO places (conversation, seq, position)
+SELECT conversation, seq, position FROM messages WHERE position > ? ORDER BY 1, 2
+"""
+
+_FILL_INBOXES = """
 INSERT INTO inbox (user, position)
-SELECT low, position FROM log JOIN conversations ON key = conversation WHERE position > ?
+SELECT low, position FROM messages JOIN conversations ON key = conversation
+    WHERE position > :settled
 UNION ALL
-SELECT high, position FROM log JOIN conversations ON key = conversation WHERE position > ?
+SELECT high, position FROM messages JOIN conversations ON key = conversation
+    WHERE position > :settled
+UNION ALL
+SELECT low, position FROM revisions JOIN conversations ON key = conversation
+    WHERE position > :settled
+UNION ALL
+SELECT high, position FROM revisions JOIN conversations ON key = conversation
+    WHERE position > :settled
 ORDER BY 1, 2
 """
 
 _REORDER_MEMBERS = """
 UPDATE members SET last_position = recent.position, last_seq = recent.seq
 FROM (
-    SELECT log.conversation, low, high, max(log.position) AS position, max(log.seq) AS seq
-    FROM log JOIN conversations ON key = log.conversation
-    WHERE log.position > ? AND log.kind = 0 GROUP BY log.conversation
+    SELECT conversation, low, high, max(position) AS position, max(seq) AS seq
+    FROM messages JOIN conversations ON key = conversation
+    WHERE position > ? GROUP BY conversation
 ) AS recent
 WHERE members.user IN (recent.low, recent.high) AND members.conversation = recent.conversation
 """
 
 _FILL_SEARCH = """
 INSERT INTO search (rowid, people, text)
-SELECT log.position, 'u' || conversations.low || ' u' || conversations.high, messages.text
-FROM log
-CROSS JOIN messages ON messages.conversation = log.conversation AND messages.seq = log.seq
-CROSS JOIN conversations ON conversations.key = log.conversation
-WHERE log.position > ? AND log.position <= ? AND log.kind = 0 AND NOT messages.deleted
+SELECT position, 'u' || low || ' u' || high, text
+FROM messages CROSS JOIN conversations ON key = conversation
+WHERE position > ? AND position <= ? AND NOT deleted
 """

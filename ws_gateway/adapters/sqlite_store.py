@@ -6,16 +6,15 @@ from typing import Any
 
 from shared.ids import ConversationId, UserId
 from shared.sqlite import Database
-from ws_gateway.adapters.sqlite_append import Append, Pair, Route
-from ws_gateway.adapters.sqlite_erasure import erased_event
+from ws_gateway.adapters.sqlite_append import Append, LogCache
 from ws_gateway.adapters.sqlite_indexes import settle
+from ws_gateway.adapters.sqlite_revise import erased_event
 from ws_gateway.adapters.sqlite_rows import COLUMNS, N_COLUMNS, available, message_of, user_key
 from ws_gateway.conversations import Change, Event, EventKind, Outcome
 from ws_gateway.ports import EventPage
 
 __all__ = ["SqliteMessageStore"]
 
-_MAX_CACHED_ROUTES = 100_000
 _SETTLE_EVERY = 1000
 """Events after which the indexes catch up with the log: a few milliseconds of work."""
 
@@ -26,12 +25,12 @@ class SqliteMessageStore:
     One coroutine at a time calls `append_batch`; whoever opened the database closes it.
     """
 
-    def __init__(self, database: Database, epoch: str, position: int, settled: int) -> None:
+    def __init__(self, database: Database, epoch: str, position: int) -> None:
         self._database = database
         self._epoch = epoch
         self._position = position
-        self._settled = settled
-        self._routes: dict[Pair, Route] = {}
+        self._settled = position
+        self._cache = LogCache()
         self._deliveries: list[tuple[int, int, int]] = []
 
     @classmethod
@@ -39,9 +38,10 @@ class SqliteMessageStore:
         """Make the store of an open database.
 
         Raises:
-            StoreUnavailable: it cannot be read.
+            StoreUnavailable: it cannot be used.
         """
-        return cls(database, *await available(database.read(_life)))
+        position = await available(database.write(settle))
+        return cls(database, await available(database.read(_epoch)), position)
 
     @property
     def epoch(self) -> str:
@@ -55,29 +55,33 @@ class SqliteMessageStore:
 
     async def append_batch(self, changes: Sequence[Change], at_ms: int) -> list[Outcome]:
         """Make changes in one transaction; see `MessageStore`."""
-        deliveries, self._deliveries = self._deliveries, []
+        position = self._position
+        deliveries: list[tuple[int, int, int]] = []
+        if position - self._settled >= _SETTLE_EVERY:
+            deliveries, self._deliveries = self._deliveries, []
 
         def append(connection: sqlite3.Connection) -> tuple[list[Outcome], int, int]:
-            if len(self._routes) > _MAX_CACHED_ROUTES:
-                self._routes.clear()
-            work = Append(connection, self._routes, at_ms)
-            outcomes = work.make(changes)
-            _note_deliveries(connection, deliveries)
-            settled = self._settled
-            if work.position - settled >= _SETTLE_EVERY:
+            cache, settled = self._cache, self._settled
+            is_due = position - settled >= _SETTLE_EVERY
+            if is_due or not cache.is_complete or cache.is_full:
                 settled = settle(connection)
-            return outcomes, work.position, settled
+                _insert_deliveries(connection, deliveries)
+            if not cache.is_complete or cache.is_full:
+                cache.forget()
+                cache.is_complete = True
+            work = Append(connection, cache, position, at_ms)
+            return work.make(changes), work.position, settled
 
         try:
             outcomes, self._position, self._settled = await available(self._database.write(append))
         except BaseException:
-            self._routes.clear()  # some may name rows that were rolled back
+            self._cache.forget()  # it may name rows that were rolled back
             raise
         return outcomes
 
     async def events_after(self, user_id: UserId, position: int, limit: int) -> EventPage:
         """Return what concerns a user after `position`; see `MessageStore`."""
-        await self._settle()
+        await self.settle()
         settled = self._settled
 
         def read(connection: sqlite3.Connection) -> EventPage:
@@ -108,11 +112,11 @@ class SqliteMessageStore:
         """Remember that an event went out; see `MessageStore`."""
         self._deliveries.append((position, connections, at_ms))
 
-    async def flush_deliveries(self) -> None:
-        """Write down the deliveries that no transaction has taken along yet."""
+    async def write_deliveries(self) -> None:
+        """Write down the deliveries that were noted."""
         deliveries, self._deliveries = self._deliveries, []
         if deliveries:
-            await available(self._database.write(lambda c: _note_deliveries(c, deliveries)))
+            await available(self._database.write(lambda c: _insert_deliveries(c, deliveries)))
 
     async def conversations_to_erase(self, user_id: UserId) -> list[ConversationId]:
         """Return some conversations with text of this user; see `MessageStore`."""
@@ -125,33 +129,35 @@ class SqliteMessageStore:
 
     def forget_route(self, sender: UserId, recipient: UserId) -> None:
         """A block between them came or went. For the writer's thread, within its transaction."""
-        self._routes.pop((sender, recipient), None)
+        self._cache.routes.pop((sender, recipient), None)
 
     async def is_available(self) -> bool:
         """Whether a trivial read works."""
         try:
-            await available(self._database.read(_life))
+            await available(self._database.read(_epoch))
         except Exception:  # whatever it is, the store does not answer
             return False
         return True
 
-    async def _settle(self) -> None:
+    async def settle(self) -> None:
+        """Bring what follows the log up to it: whatever was committed before can then be read.
+
+        Raises:
+            StoreUnavailable: not now.
+        """
         if self._settled < self._position:
-            self._settled = await available(self._database.write(settle))
+            self._settled = max(self._settled, await available(self._database.write(settle)))
 
 
-def _life(connection: sqlite3.Connection) -> tuple[str, int, int]:
-    epoch, position, settled = connection.execute(
-        "SELECT epoch, (SELECT coalesce(max(position), 0) FROM log), settled FROM life"
-    ).fetchone()
-    return epoch, position, settled
+def _epoch(connection: sqlite3.Connection) -> str:
+    (epoch,) = connection.execute("SELECT epoch FROM life").fetchone()
+    return str(epoch)
 
 
-def _note_deliveries(
+def _insert_deliveries(
     connection: sqlite3.Connection, deliveries: Sequence[tuple[int, int, int]]
 ) -> None:
-    if deliveries:
-        connection.executemany("INSERT OR IGNORE INTO deliveries VALUES (?, ?, ?)", deliveries)
+    connection.executemany("INSERT OR IGNORE INTO deliveries VALUES (?, ?, ?)", deliveries)
 
 
 def _event(row: tuple[Any, ...]) -> Event:
@@ -162,18 +168,19 @@ def _event(row: tuple[Any, ...]) -> Event:
 
 
 _EVENTS = f"""
-SELECT {COLUMNS}, log.kind, log.position, named.id, actor.id, peer.id
+SELECT {COLUMNS}, coalesce(revisions.kind, 0), inbox.position, about.id, actor.id, peer.id
 FROM inbox
-CROSS JOIN log ON log.position = inbox.position
-CROSS JOIN conversations AS named ON named.key = log.conversation
-LEFT JOIN messages AS message ON message.conversation = log.conversation AND message.seq = log.seq
+LEFT JOIN revisions ON revisions.position = inbox.position
+LEFT JOIN messages AS message
+    ON message.position = iif(revisions.position IS NULL, inbox.position, revisions.message)
 LEFT JOIN conversations AS conversation ON conversation.key = message.conversation
 LEFT JOIN users AS sender ON sender.key = message.sender
 LEFT JOIN users AS recipient ON recipient.key =
     CASE message.sender WHEN conversation.low THEN conversation.high ELSE conversation.low END
-LEFT JOIN users AS actor ON actor.key = log.actor
-LEFT JOIN users AS peer ON peer.key = CASE log.actor WHEN named.low THEN named.high
-                                                     ELSE named.low END
+LEFT JOIN conversations AS about ON about.key = revisions.conversation
+LEFT JOIN users AS actor ON actor.key = revisions.actor
+LEFT JOIN users AS peer
+    ON peer.key = CASE revisions.actor WHEN about.low THEN about.high ELSE about.low END
 WHERE inbox.user = ? AND inbox.position > ? AND inbox.position <= ?
 ORDER BY inbox.position LIMIT ?
 """
@@ -195,8 +202,8 @@ SELECT conversations.id
 FROM members AS mine
 CROSS JOIN conversations ON conversations.key = mine.conversation
 WHERE mine.user = ? AND EXISTS (
-    SELECT 1 FROM messages
-    WHERE messages.conversation = mine.conversation AND messages.sender = mine.user
+    SELECT 1 FROM places CROSS JOIN messages USING (position)
+    WHERE places.conversation = mine.conversation AND messages.sender = mine.user
       AND NOT messages.deleted
 ) LIMIT 100
 """

@@ -38,8 +38,8 @@ async def open_sqlite_stores(
     )
     try:
         messages = await SqliteMessageStore.over(database)
-        archive = SqliteMessageArchive(database)
+        archive = SqliteMessageArchive(database, messages.settle)
         yield SqliteStores(messages, archive, SqlitePeopleStore(database, messages.forget_route))
-        await messages.flush_deliveries()
+        await messages.write_deliveries()
     finally:
         await database.close()

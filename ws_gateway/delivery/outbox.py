@@ -1,9 +1,11 @@
 """What a connection has yet to send, bounded: one slow reader costs nobody else anything.
 
-Writes never wait. The event loop's own write buffer is the queue; this watches it. Over the
-bound, frames that may be lost (typing, presence) are dropped first; when the reader stays over the
-bound for longer than the grace, or passes twenty times the bound, the connection is aborted and
-the client resumes from its cursor. Automatic pongs go through the same buffer and so count too.
+Writes never wait. What one turn of the event loop writes goes out in one system call: a committed
+batch may hold many frames for one connection, and a call for each costs more than all else. Past
+that, the loop's own write buffer is the queue, and this watches it. Over the bound, frames that
+may be lost (typing, presence) are dropped first; when the reader stays over the bound for longer
+than the grace, or passes twenty times the bound, the connection is aborted and the client resumes
+from its cursor. Automatic pongs go through the same buffer and so count too.
 """
 
 import asyncio
@@ -12,7 +14,7 @@ from typing import Protocol
 
 import msgspec
 
-__all__ = ["Outbox", "OutboxLimits", "OutboxTransport"]
+__all__ = ["Outbox", "OutboxLimits", "OutboxLoop", "OutboxTransport"]
 
 
 class OutboxTransport(Protocol):
@@ -20,7 +22,15 @@ class OutboxTransport(Protocol):
 
     def write(self, data: bytes) -> None: ...
     def get_write_buffer_size(self) -> int: ...
+    def is_closing(self) -> bool: ...
     def abort(self) -> None: ...
+
+
+class OutboxLoop(Protocol):
+    """The part of the event loop that an outbox needs."""
+
+    def call_soon(self, callback: Callable[[], None], /) -> object: ...
+    def call_later(self, delay: float, callback: Callable[[], None], /) -> asyncio.TimerHandle: ...
 
 
 class OutboxLimits(msgspec.Struct, frozen=True):
@@ -46,13 +56,14 @@ class Outbox:
         self,
         transport: OutboxTransport,
         limits: OutboxLimits,
-        call_later: Callable[[float, Callable[[], None]], asyncio.TimerHandle],
+        loop: OutboxLoop,
         aborted: Callable[[], None],
     ) -> None:
         self._transport = transport
         self._limits = limits
-        self._call_later = call_later
+        self._loop = loop
         self._aborted = aborted
+        self._unsent: list[bytes] = []
         self._expiry: asyncio.TimerHandle | None = None
         self._buffered_at_check = 0
         self.is_paced = False
@@ -64,20 +75,33 @@ class Outbox:
         return self._expiry is not None
 
     def write(self, data: bytes) -> None:
-        """Send wire bytes, or abort the connection when far too much is waiting already."""
+        """Send wire bytes at the end of this turn of the loop, or sooner by `flush`."""
+        if not self._unsent:
+            self._loop.call_soon(self.flush)
+        self._unsent.append(data)
+
+    def write_ephemeral(self, data: bytes) -> bool:
+        """Send wire bytes that may be lost. Returns whether they are sent."""
+        if self._expiry is not None:
+            return False
+        self.write(data)
+        return True
+
+    def flush(self) -> None:
+        """Hand everything to the transport; abort when far too much is waiting there already."""
+        unsent = self._unsent
+        if not unsent:
+            return
+        data = unsent[0] if len(unsent) == 1 else b"".join(unsent)
+        unsent.clear()
+        if self._transport.is_closing():
+            return
         self._transport.write(data)
         if (
             self._expiry is not None
             and self._transport.get_write_buffer_size() > self._limits.abort_at_bytes
         ):
             self._abort()
-
-    def write_ephemeral(self, data: bytes) -> bool:
-        """Send wire bytes that may be lost. Returns whether they were sent."""
-        if self._expiry is not None:
-            return False
-        self._transport.write(data)
-        return True
 
     def pause(self) -> None:
         """The buffer is over the bound: the grace begins."""
@@ -92,7 +116,7 @@ class Outbox:
 
     def _watch(self) -> None:
         self._buffered_at_check = self._transport.get_write_buffer_size()
-        self._expiry = self._call_later(self._limits.grace_s, self._check)
+        self._expiry = self._loop.call_later(self._limits.grace_s, self._check)
 
     def _check(self) -> None:
         if self.is_paced and self._transport.get_write_buffer_size() < self._buffered_at_check:

@@ -1,7 +1,7 @@
 """WebSocket text frames as bytes (RFC 6455 section 5.2), for a server that does not compress.
 
-A message for ten connections is framed once, and a batch's frames for one connection go out in one
-write; `websockets` frames each message anew for each connection. ADR 4 has the numbers.
+A message for ten connections is framed once, and a batch's frames for one connection are joined for
+one write; `websockets` frames and writes each message for each connection. ADR 4 has the numbers.
 """
 
 __all__ = ["text_frame"]

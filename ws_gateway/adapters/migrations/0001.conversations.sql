@@ -1,8 +1,11 @@
 -- depends:
 
+-- The log is `messages` and `revisions`: every event has a position, given in commit order, and a
+-- cursor is a position. It is the truth; other tables follow it, some events behind.
+
 -- One row. `epoch` names the life of this database: a restored backup gets another, so that cursors
--- of the old one are noticed. `settled` and `indexed` are the positions up to which the indexes that
--- follow the log (inbox and members, search) have caught up with it.
+-- of the old one are noticed. `settled` and `indexed` are the positions up to which what follows the
+-- log (places, inbox and members; search) has caught up with it.
 CREATE TABLE life (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     epoch TEXT NOT NULL,
@@ -28,13 +31,14 @@ CREATE TABLE conversations (
     high INTEGER NOT NULL REFERENCES users (key)
 ) STRICT;
 
--- Clustered by conversation: history is one range, and the next seq is the last row's plus one.
--- `low_count` counts the messages of the conversation's `low` up to this one, so that the number of
--- unread messages between any two rows is a subtraction.
+-- In commit order: storing a batch appends to the end of this table and (nearly) of its one index,
+-- and touches few pages however many conversations it is for (ADR 3). `low_count` counts the
+-- messages of the conversation's `low` up to this one, so that the number of unread messages between
+-- any two rows is a subtraction.
 CREATE TABLE messages (
+    position INTEGER PRIMARY KEY,
     conversation INTEGER NOT NULL,
     seq INTEGER NOT NULL,
-    position INTEGER NOT NULL,
     sender INTEGER NOT NULL,
     low_count INTEGER NOT NULL,
     client_id TEXT NOT NULL,
@@ -42,23 +46,30 @@ CREATE TABLE messages (
     revision INTEGER NOT NULL,
     changed_at_ms INTEGER,
     deleted INTEGER NOT NULL,
-    text TEXT NOT NULL,
-    PRIMARY KEY (conversation, seq)
-) STRICT, WITHOUT ROWID;
+    text TEXT NOT NULL
+) STRICT;
 
 -- What makes a retry safe. Client id first: ids that grow with time (UUIDv7) then go to the end of
--- the index and touch one page for a whole batch, where random ones touch a page each (ADR 3).
+-- the index and touch one page for a whole batch, where random ones touch a page each.
 CREATE UNIQUE INDEX messages_by_client_id ON messages (client_id, sender);
 
--- Every event in commit order, the truth that cursors point into. `kind` is an EventKind; `actor`
--- is only there for ERASED, which concerns all of one person's messages.
-CREATE TABLE log (
+-- The other events, in the same order of positions. `kind` is an EventKind; `message` is the
+-- position of the message it is about, or nothing for ERASED, which is about all of `actor`'s.
+CREATE TABLE revisions (
     position INTEGER PRIMARY KEY,
     conversation INTEGER NOT NULL,
-    seq INTEGER NOT NULL,
+    message INTEGER,
     kind INTEGER NOT NULL,
-    actor INTEGER
+    actor INTEGER NOT NULL
 ) STRICT;
+
+-- Follows the log: where the messages of a conversation are.
+CREATE TABLE places (
+    conversation INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    PRIMARY KEY (conversation, seq)
+) STRICT, WITHOUT ROWID;
 
 -- What makes repeating an edit or a deletion safe.
 CREATE TABLE changes (
@@ -119,13 +130,10 @@ CREATE TABLE blocks (
 -- Search follows the log too. Both people's keys are words of the index (u1 u2), so that a search in
 -- one's own conversations never walks through other people's matches.
 CREATE VIEW searchable AS
-SELECT log.position AS position,
+SELECT messages.position AS position,
        'u' || conversations.low || ' u' || conversations.high AS people,
        messages.text AS text
-FROM log
-JOIN messages ON messages.conversation = log.conversation AND messages.seq = log.seq
-JOIN conversations ON conversations.key = log.conversation
-WHERE log.kind = 0;
+FROM messages JOIN conversations ON conversations.key = messages.conversation;
 CREATE VIRTUAL TABLE search USING fts5 (
     people, text, content = 'searchable', content_rowid = 'position',
     tokenize = 'unicode61 remove_diacritics 2'

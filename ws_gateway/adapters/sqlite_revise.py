@@ -1,0 +1,197 @@
+"""Everything in a batch but sending: edits, deletions, marks, erasures. In the writer's thread."""
+
+import sqlite3
+from collections.abc import Callable
+from typing import TypeAlias
+
+import msgspec
+
+from shared.ids import ConversationId, UserId
+from ws_gateway.adapters.sqlite_indexes import SearchEntry, settle
+from ws_gateway.adapters.sqlite_rows import COLUMNS, JOINS, N_COLUMNS, message_of, user_key
+from ws_gateway.conversations import (
+    Appended,
+    Conflict,
+    Deletion,
+    Edit,
+    Erasure,
+    Event,
+    EventKind,
+    Mark,
+    Marked,
+    Message,
+    NotAuthor,
+    NotFound,
+    Outcome,
+    Unfinished,
+)
+
+__all__ = ["Revise", "erased_event"]
+
+_ERASE_CHUNK = 1000
+"""Messages that one transaction erases: the others wait for it, a few tens of milliseconds."""
+
+_LastOf: TypeAlias = Callable[[int], tuple[int, int]]
+
+
+class Revise:
+    """One change's work within a transaction; an event gets the position after `position`."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, position: int, at_ms: int, last_of: _LastOf
+    ) -> None:
+        self._connection = connection
+        self._at_ms = at_ms
+        self._last_of = last_of
+        self.position = position
+
+    def make(self, change: Edit | Deletion | Mark | Erasure) -> Outcome:
+        """Make the change; return what became of it."""
+        if isinstance(change, Mark):
+            return self._mark(change)
+        settle(self._connection)
+        return self._erase(change) if isinstance(change, Erasure) else self._revise(change)
+
+    def _revise(self, change: Edit | Deletion) -> Outcome:
+        row = self._connection.execute(_ONE, (change.conversation, change.seq)).fetchone()
+        author = user_key(self._connection, change.author)
+        if row is None or author is None or author not in row[N_COLUMNS : N_COLUMNS + 2]:
+            return NotFound()
+        message, (low, high, conversation) = message_of(row), row[N_COLUMNS:]
+        kind = EventKind.EDITED if isinstance(change, Edit) else EventKind.DELETED
+        earlier = self._connection.execute(
+            "SELECT revisions.position, message, kind FROM changes"
+            " JOIN revisions USING (position) WHERE request_id = ? AND author = ?",
+            (change.request_id, author),
+        ).fetchone()
+        if earlier is not None:
+            if earlier[1:] != (message.position, kind):
+                return Conflict()
+            return Appended(Event(kind, earlier[0], message), duplicate=True)
+        if message.sender != change.author:
+            return NotAuthor()
+        if message.deleted:
+            if isinstance(change, Edit):
+                return Conflict()
+            return Appended(Event(kind, message.position, message), duplicate=True)
+        self.position += 1
+        self._connection.execute(
+            "INSERT INTO revisions VALUES (?, ?, ?, ?, ?)",
+            (self.position, conversation, message.position, kind, author),
+        )
+        self._connection.execute(
+            "INSERT INTO changes VALUES (?, ?, ?)", (change.request_id, author, self.position)
+        )
+        revised = self._rewrite(message, change.text if isinstance(change, Edit) else None)
+        search = SearchEntry(self._connection, message.position, low, high)
+        search.remove(message.text)
+        if not revised.deleted:
+            search.add(revised.text)
+        return Appended(Event(kind, self.position, revised), duplicate=False)
+
+    def _rewrite(self, message: Message, text: str | None) -> Message:
+        """Give a message another text, or none."""
+        self._connection.execute(
+            "UPDATE messages SET text = ?, deleted = ?, revision = revision + 1, changed_at_ms = ?"
+            " WHERE position = ?",
+            (text or "", text is None, self._at_ms, message.position),
+        )
+        return msgspec.structs.replace(
+            message,
+            text=text or "",
+            deleted=text is None,
+            revision=message.revision + 1,
+            changed_at_ms=self._at_ms,
+        )
+
+    def _mark(self, mark: Mark) -> Outcome:
+        row = self._connection.execute(_SIDE, (mark.user, mark.conversation)).fetchone()
+        if row is None or mark.seq > self._last_of(row[1])[0]:
+            return NotFound()
+        user, conversation, peer, received, read, shares_reads = row
+        moved = mark.seq > (read if mark.read else received)
+        if moved:
+            received = max(received, mark.seq)
+            read = mark.seq if mark.read else read
+            self._connection.execute(
+                "UPDATE members SET received = ?, read = ?, marks_position = ?"
+                " WHERE user = ? AND conversation = ?",
+                (received, read, self.position, user, conversation),
+            )
+            self._connection.execute(
+                "INSERT OR IGNORE INTO marks VALUES (?, ?, ?, ?, ?)",
+                (conversation, user, mark.read, mark.seq, self._at_ms),
+            )
+        return Marked(peer, received, read, moved, bool(shares_reads))
+
+    def _erase(self, erasure: Erasure) -> Outcome:
+        """Erase some messages of one conversation; the last time, note it in the log."""
+        user = user_key(self._connection, erasure.user)
+        found = self._connection.execute(_PEER, (user, erasure.conversation)).fetchone()
+        if found is None:
+            return NotFound()
+        conversation, low, high, peer = found
+        rows = self._connection.execute(_TEXTS, (conversation, user, _ERASE_CHUNK)).fetchall()
+        for position, text in rows:
+            SearchEntry(self._connection, position, low, high).remove(text)
+        self._connection.executemany(
+            "UPDATE messages SET text = '', deleted = 1, revision = revision + 1,"
+            " changed_at_ms = ? WHERE position = ?",
+            [(self._at_ms, position) for position, _ in rows],
+        )
+        if len(rows) == _ERASE_CHUNK:
+            return Unfinished()
+        self.position += 1
+        self._connection.execute(
+            "INSERT INTO revisions VALUES (?, ?, NULL, ?, ?)",
+            (self.position, conversation, EventKind.ERASED, user),
+        )
+        event = erased_event(erasure.conversation, erasure.user, peer, self.position)
+        return Appended(event, duplicate=False)
+
+
+def erased_event(conversation: ConversationId, user: UserId, peer: UserId, position: int) -> Event:
+    """Make the event that says a person's messages in a conversation have no text any more."""
+    message = Message(
+        conversation=conversation,
+        seq=0,
+        position=position,
+        sender=user,
+        recipient=peer,
+        client_id="",
+        text="",
+        sent_at_ms=0,
+        deleted=True,
+    )
+    return Event(EventKind.ERASED, position, message)
+
+
+_ONE = f"""
+SELECT {COLUMNS}, conversation.low, conversation.high, conversation.key
+FROM conversations AS named
+CROSS JOIN places ON places.conversation = named.key
+CROSS JOIN messages AS message ON message.position = places.position
+{JOINS}
+WHERE named.id = ? AND places.seq = ?
+"""
+
+_SIDE = """
+SELECT me.user, me.conversation, peer.id, me.received, me.read, myself.shares_reads
+FROM conversations
+JOIN users AS myself ON myself.id = ?
+JOIN members AS me ON me.user = myself.key AND me.conversation = conversations.key
+JOIN users AS peer ON peer.key = me.peer
+WHERE conversations.id = ?
+"""
+
+_PEER = """
+SELECT conversations.key, low, high, users.id
+FROM conversations JOIN users ON users.key = CASE low WHEN ?1 THEN high ELSE low END
+WHERE conversations.id = ?2 AND ?1 IN (low, high)
+"""
+
+_TEXTS = """
+SELECT messages.position, messages.text
+FROM places CROSS JOIN messages USING (position)
+WHERE places.conversation = ? AND messages.sender = ? AND NOT messages.deleted LIMIT ?
+"""
