@@ -147,7 +147,10 @@ class SessionStore(Protocol):
     async def create_session(
         self, session: Session, *, expected_version: int, audit: AuditEntry
     ) -> bool:
-        """Store a new session; False when the user's token version is no longer that one."""
+        """Store a new session; False when the user's token version is no longer that one.
+
+        Of more than `MAX_SESSIONS_PER_USER` live ones, those refreshed longest ago are ended.
+        """
         ...
 
     async def live_sessions(self, ids: Sequence[SessionId], now_ms: int) -> list[LiveSession]:
@@ -206,9 +209,10 @@ class SessionStore(Protocol):
         ...
 
     async def prune(self, *, sessions_ms: int, revocations_ms: int, audit_ms: int) -> int:
-        """Remove what ended or happened before these times; returns how many rows went.
+        """Remove some of what expired or happened before these times; returns how many rows went.
 
-        The newest revocation always stays, so that an idle feed keeps its place.
+        Call it until it returns 0: one call must not keep other writers waiting for long. The
+        newest revocation always stays, so that an idle feed keeps its place.
         """
         ...
 

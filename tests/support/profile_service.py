@@ -27,7 +27,13 @@ from profile_service.ports import (
     LiveSession,
     Rotation,
 )
-from profile_service.rotation import Decision, PresentedRefresh, Session, decide
+from profile_service.rotation import (
+    MAX_SESSIONS_PER_USER,
+    Decision,
+    PresentedRefresh,
+    Session,
+    decide,
+)
 from profile_service.server import Server, bind
 from profile_service.users import Profile, User, canonical_username
 from shared.ids import SessionId, UserId
@@ -212,6 +218,14 @@ class MemorySessionStore:
         if user is None or user.token_version != expected_version:
             return False
         self._storage.sessions[session.id] = session
+        own = [
+            other
+            for other in self._storage.sessions.values()
+            if other.user_id == session.user_id and other.ended_at_ms is None
+        ]
+        own.sort(key=lambda other: (other.rotated_at_ms, other.created_at_ms), reverse=True)
+        for surplus in own[MAX_SESSIONS_PER_USER:]:
+            self._end(surplus, audit.at_ms)
         self._storage.audit.append(audit)
         return True
 
