@@ -14,7 +14,6 @@ from profile_service.rotation import Decision, PresentedRefresh, Session
 from profile_service.users import Profile, User
 from shared.ids import SessionId, UserId
 from shared.revocation import HeldSession, Revocation
-from shared.sqlite import DatabaseUnavailable as StoreUnavailable
 
 __all__ = [
     "AuditEntry",
@@ -27,6 +26,10 @@ __all__ = [
     "StoreUnavailable",
     "UserStore",
 ]
+
+
+class StoreUnavailable(Exception):
+    """The store cannot do this now. Nothing was changed; the same call may succeed later."""
 
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from profile_service.adapters.sqlite_access import StoreDatabase
 from profile_service.adapters.sqlite_rows import (
     LIVE_SESSION,
     SESSION_COLUMNS,
@@ -54,7 +55,7 @@ class SqliteSessionStore:
     """Keeps sessions in a `Database` that was opened with this package's migrations."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self._database = StoreDatabase(database)
 
     async def create_session(
         self, session: Session, *, expected_version: int, audit: AuditEntry
