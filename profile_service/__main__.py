@@ -30,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         configure_logging(SERVICE_NAME, level=settings.log_level, log_format=settings.log_format)
         uvloop.run(serve(settings))
+    except KeyboardInterrupt:  # a second Ctrl-C, when the stop is almost done
+        return 130
     except (AddressUnusable, DatabaseInUse, DatabaseUnavailable, KeysUnusable) as error:
         return _fail(str(error))
     except (OSError, ValueError) as error:  # the service secret

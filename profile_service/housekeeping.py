@@ -60,17 +60,18 @@ class Housekeeping:
     async def prune(self) -> None:
         """Remove expired sessions, and revocations and audit rows that nobody can need."""
         now_ms = int(self._now() * 1000)
+        removed = 0
         try:
-            removed = await self._store.prune(
+            while rows := await self._store.prune(
                 sessions_ms=now_ms,
                 revocations_ms=now_ms - self._refresh_lifetime_s * 1000,
                 audit_ms=now_ms - self._audit_retention_s * 1000,
-            )
+            ):
+                removed += rows
         except StoreUnavailable as error:
             _log.warning("prune_failed", reason=str(error))
-        else:
-            if removed:
-                _log.info("pruned", rows=removed)
+        if removed:
+            _log.info("pruned", rows=removed)
 
     def take_new_keys(self) -> None:
         """Sign with the newest key from now on, if there is a new one."""

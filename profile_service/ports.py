@@ -14,7 +14,6 @@ from profile_service.rotation import Decision, PresentedRefresh, Session
 from profile_service.users import Profile, User
 from shared.ids import SessionId, UserId
 from shared.revocation import HeldSession, Revocation
-from shared.sqlite import DatabaseUnavailable as StoreUnavailable
 
 __all__ = [
     "AuditEntry",
@@ -27,6 +26,10 @@ __all__ = [
     "StoreUnavailable",
     "UserStore",
 ]
+
+
+class StoreUnavailable(Exception):
+    """The store cannot do this now. Nothing was changed; the same call may succeed later."""
 
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,7 +150,10 @@ class SessionStore(Protocol):
     async def create_session(
         self, session: Session, *, expected_version: int, audit: AuditEntry
     ) -> bool:
-        """Store a new session; False when the user's token version is no longer that one."""
+        """Store a new session; False when the user's token version is no longer that one.
+
+        Of more than `MAX_SESSIONS_PER_USER` live ones, those refreshed longest ago are ended.
+        """
         ...
 
     async def live_sessions(self, ids: Sequence[SessionId], now_ms: int) -> list[LiveSession]:
@@ -206,9 +212,10 @@ class SessionStore(Protocol):
         ...
 
     async def prune(self, *, sessions_ms: int, revocations_ms: int, audit_ms: int) -> int:
-        """Remove what ended or happened before these times; returns how many rows went.
+        """Remove some of what expired or happened before these times; returns how many rows went.
 
-        The newest revocation always stays, so that an idle feed keeps its place.
+        Call it until it returns 0: one call must not keep other writers waiting for long. The
+        newest revocation always stays, so that an idle feed keeps its place.
         """
         ...
 

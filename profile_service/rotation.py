@@ -25,7 +25,17 @@ import msgspec
 
 from shared.ids import SessionId, UserId
 
-__all__ = ["Decision", "PresentedRefresh", "Session", "decide", "is_acceptable"]
+__all__ = [
+    "MAX_SESSIONS_PER_USER",
+    "Decision",
+    "PresentedRefresh",
+    "Session",
+    "decide",
+    "is_acceptable",
+]
+
+MAX_SESSIONS_PER_USER = 100
+"""One more log-in ends the session that was refreshed longest ago."""
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):

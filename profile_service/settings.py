@@ -1,6 +1,8 @@
 """What the profile service is told by its environment."""
 
+import ipaddress
 import os
+import re
 from typing import Annotated
 
 import pydantic
@@ -48,6 +50,28 @@ class Settings(ServiceSettings):
     access_log: bool = False
     audit_retention_days: Positive = 90
     shutdown_timeout_s: Annotated[int, pydantic.Field(ge=1, le=300)] = 5
+
+    @pydantic.field_validator("refresh_token_lifetime_s")
+    @classmethod
+    def _outlives_access(cls, value: int, info: pydantic.ValidationInfo) -> int:
+        if value <= info.data.get("access_token_lifetime_s", 0):
+            raise ValueError("must be more than DUET_ACCESS_TOKEN_LIFETIME_S")
+        return value
+
+    @pydantic.field_validator("profile_trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ipaddress.ip_network(network, strict=False)
+        return value
+
+    @pydantic.field_validator("profile_allowed_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
+                raise ValueError(f"{origin!r} is not an origin such as https://chat.example.org")
+        return value
 
     @pydantic.field_validator("profile_allowed_origins", "profile_trusted_proxies", mode="before")
     @classmethod

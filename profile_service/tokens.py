@@ -56,6 +56,11 @@ class TokenClaims(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class _Header(msgspec.Struct, frozen=True):
+    typ: str
+    kid: str
+
+
 class KeyRing:
     """The key that signs and all that still verify, by key id. Immutable."""
 
@@ -180,13 +185,13 @@ class TokenAuthority:
 
     def _verify(self, kind: str, token: str) -> TokenClaims | None:
         try:
-            header = _jws.get_unverified_header(token)
-            key = self._keys.verifying.get(header.get("kid", ""))
-            if key is None or header.get("typ") != kind:
+            header = _unverified_header(token)
+            key = self._keys.verifying.get(header.kid)
+            if key is None or header.typ != kind:
                 return None
             payload = _jws.decode_complete(token, key, algorithms=[_ALGORITHM])["payload"]
             claims = msgspec.json.decode(payload, type=TokenClaims)
-        except (jwt.InvalidTokenError, msgspec.MsgspecError, RecursionError):
+        except (jwt.InvalidTokenError, msgspec.MsgspecError, ValueError, RecursionError):
             return None
         if claims.iss != self._issuer or claims.aud != self._audiences[kind]:
             return None
@@ -202,6 +207,17 @@ def key_id(key: Ed25519PublicKey) -> str:
     """Name a key by its JWK thumbprint (RFC 7638), so that the name says which key it is."""
     members = {"crv": "Ed25519", "kty": "OKP", "x": _base64url(key.public_bytes_raw())}
     return _base64url(hashlib.sha256(msgspec.json.encode(members)).digest())
+
+
+def _unverified_header(token: str) -> _Header:
+    """Read what says which key to check with; PyJWT's own way costs half as much as the check.
+
+    The signature covers this segment, and PyJWT reads it again before it believes it.
+    """
+    segment = token.partition(".")[0]
+    return msgspec.json.decode(
+        base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4)), type=_Header
+    )
 
 
 def _fingerprint(kind: str, token: str) -> bytes:

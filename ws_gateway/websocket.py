@@ -40,6 +40,14 @@ class GatewayWebSocket(ServerConnection):
         super().connection_made(transport)
         self.outbox = Outbox(self.transport, self.limits, self.loop, self._note_abort)
         self.aborted_slow = False
+        self._closing_deadline: asyncio.TimerHandle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes. When they end the connection, the client may not keep it half open:
+        `recv` waits for the end without a deadline of its own."""
+        super().data_received(data)
+        if self.protocol.close_expected():
+            self._limit_closing()
 
     def process_event(self, event: Request | Response | Frame) -> None:
         """Hand unfragmented text over at once, unless an earlier message still waits in `recv`."""
@@ -65,8 +73,10 @@ class GatewayWebSocket(ServerConnection):
         self.outbox.resume()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the outbox's clock with the connection."""
+        """Stop the clocks with the connection."""
         self.outbox.resume()
+        if self._closing_deadline is not None:
+            self._closing_deadline.cancel()
         super().connection_lost(exc)
 
     @property
@@ -93,8 +103,7 @@ class GatewayWebSocket(ServerConnection):
         short = reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore")
         self.protocol.send_close(code, short)
         self.send_data()
-        deadline = self.loop.call_later(self.close_timeout or 0, self.transport.abort)
-        self.connection_lost_waiter.add_done_callback(lambda _: deadline.cancel())
+        self._limit_closing()
 
     def pause_reading(self) -> None:
         """Take no more from the client until `resume_reading`: TCP slows it down."""
@@ -109,6 +118,13 @@ class GatewayWebSocket(ServerConnection):
         """Return the close codes (received, sent); nothing for a side that said none."""
         received, sent = self.protocol.close_rcvd, self.protocol.close_sent
         return (received.code if received else None, sent.code if sent else None)
+
+    def _limit_closing(self) -> None:
+        """Give the client so long to end the connection, then end it here."""
+        if self._closing_deadline is None:
+            self._closing_deadline = self.loop.call_later(
+                self.close_timeout or 0, self.transport.abort
+            )
 
     def _note_abort(self) -> None:
         self.aborted_slow = True

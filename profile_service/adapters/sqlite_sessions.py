@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from profile_service.adapters.sqlite_access import StoreDatabase
 from profile_service.adapters.sqlite_rows import (
     LIVE_SESSION,
     SESSION_COLUMNS,
@@ -17,7 +18,13 @@ from profile_service.adapters.sqlite_rows import (
     session_from_row,
 )
 from profile_service.ports import AuditEntry, FeedEntry, FeedPosition, LiveSession, Rotation
-from profile_service.rotation import Decision, PresentedRefresh, Session, decide
+from profile_service.rotation import (
+    MAX_SESSIONS_PER_USER,
+    Decision,
+    PresentedRefresh,
+    Session,
+    decide,
+)
 from shared.ids import SessionId, UserId
 from shared.revocation import HeldSession, Revocation
 from shared.sqlite import Database
@@ -30,6 +37,17 @@ _AUDIT_KIND = {
     Decision.REUSE: "reuse",
 }
 
+MAX_PRUNED_ROWS = 2000
+"""Of each table in one transaction: a few milliseconds, which others can wait for."""
+
+_PRUNE = (
+    "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_at_ms < ? LIMIT ?)",
+    "DELETE FROM revocations WHERE position IN "
+    "(SELECT position FROM revocations WHERE at_ms < ? "
+    "AND position < (SELECT max(position) FROM revocations) LIMIT ?)",
+    "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at_ms < ? LIMIT ?)",
+)
+
 _decode_revocation = msgspec.json.Decoder(Revocation).decode
 
 
@@ -37,7 +55,7 @@ class SqliteSessionStore:
     """Keeps sessions in a `Database` that was opened with this package's migrations."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self._database = StoreDatabase(database)
 
     async def create_session(
         self, session: Session, *, expected_version: int, audit: AuditEntry
@@ -50,6 +68,8 @@ class SqliteSessionStore:
             if user is None:
                 return False
             insert_session(connection, session)
+            for surplus in _beyond_limit(connection, session.user_id):
+                _end_session(connection, surplus, audit.at_ms)
             append_audit(connection, audit)
             return True
 
@@ -199,20 +219,12 @@ class SqliteSessionStore:
         await self._database.write(lambda connection: append_audit(connection, entry))
 
     async def prune(self, *, sessions_ms: int, revocations_ms: int, audit_ms: int) -> int:
-        statements = (
-            ("DELETE FROM sessions WHERE expires_at_ms < ?", sessions_ms),
-            (
-                "DELETE FROM revocations WHERE at_ms < ? "
-                "AND position < (SELECT max(position) FROM revocations)",
-                revocations_ms,
-            ),
-            ("DELETE FROM audit WHERE at_ms < ?", audit_ms),
-        )
+        before = (sessions_ms, revocations_ms, audit_ms)
 
         def delete(connection: sqlite3.Connection) -> int:
             return sum(
-                connection.execute(statement, (before_ms,)).rowcount
-                for statement, before_ms in statements
+                connection.execute(statement, (before_ms, MAX_PRUNED_ROWS)).rowcount
+                for statement, before_ms in zip(_PRUNE, before, strict=True)
             )
 
         return await self._database.write(delete)
@@ -223,6 +235,16 @@ class SqliteSessionStore:
 
 def _epoch(connection: sqlite3.Connection) -> str:
     return str(connection.execute("SELECT value FROM epoch").fetchone()[0])
+
+
+def _beyond_limit(connection: sqlite3.Connection, user_id: UserId) -> list[Session]:
+    rows = connection.execute(
+        f"SELECT {SESSION_COLUMNS} FROM sessions AS s "  # noqa: S608 - constants
+        "WHERE s.user_id = ? AND s.ended_at_ms IS NULL "
+        "ORDER BY s.rotated_at_ms DESC, s.created_at_ms DESC LIMIT -1 OFFSET ?",
+        (user_id, MAX_SESSIONS_PER_USER),
+    ).fetchall()
+    return [session_from_row(row) for row in rows]
 
 
 def _advance(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from profile_service.adapters.sqlite_access import StoreDatabase
 from profile_service.adapters.sqlite_rows import (
     USER_COLUMNS,
     append_audit,
@@ -32,7 +33,7 @@ class SqliteUserStore:
     """Keeps users in a `Database` that was opened with this package's migrations."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self._database = StoreDatabase(database)
 
     async def create_user(
         self, user: User, password_hash: str, session: Session, audit: AuditEntry

@@ -7,6 +7,7 @@ not do.
 import asyncio
 import dataclasses
 import enum
+import ipaddress
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, get_origin, get_type_hints
@@ -75,7 +76,10 @@ class Call:
     def address(self) -> str:
         """The client's address, from the socket or from a trusted proxy."""
         client = self.request.client
-        return client.host if client else "unknown"
+        try:
+            return str(ipaddress.ip_address(client.host)) if client else "unknown"
+        except ValueError:  # whatever a proxy was told
+            return "unknown"
 
 
 Handler = Callable[[Call], Awaitable[Response]]

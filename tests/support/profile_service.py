@@ -27,7 +27,13 @@ from profile_service.ports import (
     LiveSession,
     Rotation,
 )
-from profile_service.rotation import Decision, PresentedRefresh, Session, decide
+from profile_service.rotation import (
+    MAX_SESSIONS_PER_USER,
+    Decision,
+    PresentedRefresh,
+    Session,
+    decide,
+)
 from profile_service.server import Server, bind
 from profile_service.users import Profile, User, canonical_username
 from shared.ids import SessionId, UserId
@@ -212,6 +218,14 @@ class MemorySessionStore:
         if user is None or user.token_version != expected_version:
             return False
         self._storage.sessions[session.id] = session
+        own = [
+            other
+            for other in self._storage.sessions.values()
+            if other.user_id == session.user_id and other.ended_at_ms is None
+        ]
+        own.sort(key=lambda other: (other.rotated_at_ms, other.created_at_ms), reverse=True)
+        for surplus in own[MAX_SESSIONS_PER_USER:]:
+            self._end(surplus, audit.at_ms)
         self._storage.audit.append(audit)
         return True
 
@@ -435,48 +449,71 @@ async def running_service(
             listener.close()
 
 
-@dataclasses.dataclass
 class SpawnedService:
     """A service in a process of its own. It logs JSON; `log` holds the lines so far."""
 
-    process: subprocess.Popen[str]
-    url: str
-    credentials: ServiceCredentials
-    log: list[str]
+    def __init__(self, data_dir: Path, **changes: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "profile_service"],
+            env=service_environment(data_dir, **changes),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.credentials = ServiceCredentials(SERVICE_SECRET.encode(), "test")
+        self.log: list[str] = []
+        self._logged = threading.Condition()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return str(self.wait_for("listening")["url"])
+
+    def wait_for(self, event: str, timeout_s: float = 20) -> dict[str, Any]:
+        """Return the log line of that event, now or when it comes."""
+
+        def find() -> dict[str, Any] | None:
+            lines = (json.loads(line) for line in self.log if line.startswith("{"))
+            return next((line for line in lines if line["event"] == event), None)
+
+        with self._logged:
+            found = self._logged.wait_for(find, timeout_s)
+        assert found, f"no {event!r} in the log: {self.log}"
+        return found
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Send a signal and return the exit status."""
+        """Send a signal and return the exit status, when the log is complete."""
         self.process.send_signal(number)
-        return self.process.wait(30)
+        status = self.process.wait(30)
+        self._reader.join()
+        return status
+
+    def close(self) -> None:
+        """Kill it if it is still there."""
+        self.process.kill()
+        self.process.wait()
+        self._reader.join()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            with self._logged:
+                self.log.append(line)
+                self._logged.notify_all()
 
 
 @contextlib.contextmanager
 def spawned_service(data_dir: Path, **changes: str) -> Iterator[SpawnedService]:
-    """Run `python -m profile_service` until it listens; kill it if it is still there at the end."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "profile_service"],
-        env=service_environment(data_dir, **changes),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    log: list[str] = []
-    url = ""
-    assert process.stderr is not None
-    for line in process.stderr:
-        log.append(line)
-        event = json.loads(line)
-        if event["event"] == "listening":
-            url = event["url"]
-            break
-    reader = threading.Thread(target=log.extend, args=[process.stderr])
-    reader.start()
+    """Run `python -m profile_service` until it listens, and at most to the end of the block."""
+    service = SpawnedService(data_dir, **changes)
     try:
-        yield SpawnedService(process, url, ServiceCredentials(SERVICE_SECRET.encode(), "test"), log)
+        service.wait_for("listening")
+        yield service
     finally:
-        process.kill()
-        process.wait()
-        reader.join()
-        process.stderr.close()
+        service.close()
 
 
 def service_environment(data_dir: Path, **changes: str) -> dict[str, str]:

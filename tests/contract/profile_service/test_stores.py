@@ -12,7 +12,12 @@ from profile_service.adapters.sqlite_users import SqliteUserStore
 from profile_service.app import MIGRATIONS
 from profile_service.errors import UsernameTaken
 from profile_service.ports import AuditEntry, FeedPosition, SessionStore, UserStore
-from profile_service.rotation import Decision, PresentedRefresh, Session
+from profile_service.rotation import (
+    MAX_SESSIONS_PER_USER,
+    Decision,
+    PresentedRefresh,
+    Session,
+)
 from profile_service.users import Profile, User
 from shared.ids import SessionId, UserId, new_session_id, new_user_id
 from shared.revocation import HeldSession, Revocation
@@ -243,6 +248,23 @@ async def test_a_session_of_an_old_version_is_not_stored(stores: Stores) -> None
     assert await stores.sessions.create_session(
         new_session(user), expected_version=2, audit=entry("login")
     )
+
+
+async def test_the_session_unused_longest_makes_room(stores: Stores) -> None:
+    user, first = await stores.add("bob")
+    sessions = [first]
+    for number in range(1, MAX_SESSIONS_PER_USER + 2):
+        at_ms = NOW_MS + number
+        session = msgspec.structs.replace(
+            new_session(user), created_at_ms=at_ms, rotated_at_ms=at_ms, expires_at_ms=LATER_MS
+        )
+        assert await stores.sessions.create_session(
+            session, expected_version=1, audit=entry("login")
+        )
+        sessions.append(session)
+    assert await stores.live(*sessions) == {session.id for session in sessions[2:]}
+    ended = [revocation.session_id for revocation in await stores.feed()]
+    assert ended == [session.id for session in sessions[:2]]
 
 
 async def test_one_group_of_equal_refreshes_is_one_step(stores: Stores) -> None:

@@ -127,6 +127,15 @@ async def test_log_in_opens_a_session_of_its_own(service: RunningService) -> Non
     assert opened["session_id"] != created["session_id"]
 
 
+async def test_a_device_name_that_could_forge_a_line_is_refused(service: RunningService) -> None:
+    await service.sign_up("devious")
+    answer = await service.client.post(
+        "/v1/sessions",
+        json={"username": "devious", "password": PASSWORD, "device_name": "a\nb"},
+    )
+    assert pointers(answer) == ["/device_name"]
+
+
 async def test_unknown_user_and_wrong_password_get_the_same_answer(
     service: RunningService,
 ) -> None:
@@ -180,6 +189,7 @@ async def test_guessing_many_accounts_from_one_address_is_throttled(tmp_path: Pa
         assert [await guess(f"user-{n}", "192.0.2.1") for n in range(4)] == [401, 401, 401, 429]
         assert await guess("user-5", "192.0.2.2") == 401
         assert await guess("user-6", "192.0.2.1, 192.0.2.2") == 401
+        assert [await guess("user-7", f"nonsense {n}") for n in range(4)] == [401, 401, 401, 429]
 
 
 async def test_a_forwarded_address_is_not_believed_from_just_anybody(tmp_path: Path) -> None:

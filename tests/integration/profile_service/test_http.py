@@ -271,7 +271,7 @@ async def test_a_bug_is_a_500_with_an_id_and_is_logged_once(
         raise RuntimeError("a bug")
 
     operation = Operation(method="GET", path="/bug", summary="", handler=fail, replies={200: None})
-    guard = Guard(None, None)  # type: ignore[arg-type] - nobody is asked for credentials
+    guard = Guard(None, None)  # type: ignore[arg-type]  # nobody is asked for credentials
     application = build_application(
         [operation], guard, Metrics(), allowed_origins=(), access_log=True
     )
