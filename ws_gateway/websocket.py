@@ -49,6 +49,11 @@ class GatewayWebSocket(ServerConnection):
         if self.protocol.close_expected():
             self._limit_closing()
 
+    def send_data(self) -> None:
+        """Write what the library wants written (pongs, closes, the end) after what waits before."""
+        self.outbox.flush()
+        super().send_data()
+
     def process_event(self, event: Request | Response | Frame) -> None:
         """Hand unfragmented text over at once, unless an earlier message still waits in `recv`."""
         if (
@@ -99,7 +104,6 @@ class GatewayWebSocket(ServerConnection):
         """Start the closing handshake and return; it is aborted when it takes too long."""
         if self.protocol.state is not OPEN:
             return
-        self.outbox.flush()
         short = reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore")
         self.protocol.send_close(code, short)
         self.send_data()

@@ -45,9 +45,8 @@ class FakeProfile:
         self._expires_at: dict[str, float] = {}
         self._made = 0
         self._log: list[Revocation] = []
-        self._read_up_to: int | None = None
-        self._forgotten = False
-        self._listeners: set[asyncio.Queue[Revocation | None]] = set()
+        self._feed_life = 1
+        self._listeners: set[asyncio.Queue[tuple[int, Revocation] | None]] = set()
         self._available = True
         self.feed_works = True
         """Without it, sessions end unheard: only `ended` tells."""
@@ -148,7 +147,7 @@ class FakeProfile:
     def forget_feed(self) -> None:
         """Lose the feed's past, as a restored database does, and break it."""
         self._log.clear()
-        self._forgotten = True
+        self._feed_life += 1
         self.break_feed()
 
     async def verify(self, tokens: TokenPair) -> Identity | None:
@@ -177,11 +176,11 @@ class FakeProfile:
         self._must_be_available()
         return identity
 
-    async def exists(self, user_id: UserId) -> bool:
+    async def username(self, user_id: UserId) -> str | None:
         """See `UserDirectory`."""
         await self.lookups.passed()
         self._must_be_available()
-        return user_id in self._users
+        return self._users.get(user_id)
 
     async def ended(self, sessions: Sequence[HeldSession]) -> list[SessionId]:
         """See `RevocationFeed`."""
@@ -189,31 +188,29 @@ class FakeProfile:
         self._must_be_available()
         return [held.sid for held in sessions if held.sid not in self._sessions]
 
-    async def events(self) -> AsyncIterator[FeedEvent]:
+    async def events(self, after: str | None) -> AsyncIterator[tuple[str, FeedEvent]]:
         """See `RevocationFeed`."""
         self.feed_calls += 1
         self._must_be_available()
         if not self.feed_works:
             raise ProfileServiceUnavailable("the feed is broken")
-        listener: asyncio.Queue[Revocation | None] = asyncio.Queue()
-        if self._forgotten:
-            self._forgotten, self._read_up_to = False, len(self._log)
-            yield FeedReset()
-        first = self._read_up_to is None
-        missed = [] if self._read_up_to is None else self._log[self._read_up_to :]
-        for revocation in missed:
-            listener.put_nowait(revocation)
-        self._read_up_to = len(self._log) - len(missed)
+        listener: asyncio.Queue[tuple[int, Revocation] | None] = asyncio.Queue()
+        life, _, read_up_to = (after or "").partition(".")
+        start = int(read_up_to) if life == str(self._feed_life) else len(self._log)
+        for number, revocation in enumerate(self._log[start:], start + 1):
+            listener.put_nowait((number, revocation))
         self._listeners.add(listener)
         with contextlib.ExitStack() as stack:
             stack.callback(self._listeners.discard, listener)
-            yield FeedReady()
-            if first:
-                yield FeedReset()
-            while (revocation_or_end := await listener.get()) is not None:
-                yield revocation_or_end
-                self._read_up_to += 1  # only what was handled is not told again
+            if life != str(self._feed_life):
+                yield self._event_id(start), FeedReset()
+            yield self._event_id(start), FeedReady()
+            while (told := await listener.get()) is not None:
+                yield self._event_id(told[0]), told[1]
         raise ProfileServiceUnavailable("the feed broke off")
+
+    def _event_id(self, number: int) -> str:
+        return f"{self._feed_life}.{number}"
 
     def _must_be_available(self) -> None:
         if not self._available:
@@ -227,4 +224,4 @@ class FakeProfile:
     def _revoke(self, revocation: Revocation) -> None:
         self._log.append(revocation)
         for listener in self._listeners:
-            listener.put_nowait(revocation)
+            listener.put_nowait((len(self._log), revocation))

@@ -18,6 +18,14 @@ from ws_gateway.settings import Settings
 
 __all__ = ["TestGateway", "database_locked", "running_gateway", "stored_messages"]
 
+_UNHURRIED = {
+    "messages_per_s": 1e6,
+    "message_burst": 1_000_000,
+    "requests_per_s": 1e6,
+    "request_burst": 1_000_000,
+}
+"""Tests are faster than people; those of the rate limits set their own."""
+
 Row = tuple[str, int, str, str]
 
 
@@ -64,7 +72,7 @@ async def running_gateway(
 ) -> AsyncIterator[TestGateway]:
     """Serve on a free port while the context lasts, once the revocation feed is connected."""
     profile = profile or FakeProfile(now=now)
-    chosen = Settings(data_dir=data_dir, gateway_port=0, **settings)
+    chosen = Settings(data_dir=data_dir, gateway_port=0, **{**_UNHURRIED, **settings})
     async with serving(chosen, profile=profile, now=now) as gateway:
         if profile.available and profile.feed_works:
             async with asyncio.timeout(10):

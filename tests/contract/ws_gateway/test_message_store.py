@@ -9,8 +9,8 @@ import pytest
 
 from shared.ids import UserId, conversation_id
 from tests.support.fake_store import FakeMessageStore
-from ws_gateway.adapters.sqlite_store import SqliteMessageStore
-from ws_gateway.conversations import Appended, Conflict, Draft, Message
+from ws_gateway.adapters.sqlite_stores import open_sqlite_stores
+from ws_gateway.conversations import Appended, Conflict, Draft, Event, EventKind, Message, Outcome
 from ws_gateway.ports import MessageStore
 
 OpenStore: TypeAlias = Callable[[], contextlib.AbstractAsyncContextManager[MessageStore]]
@@ -20,11 +20,8 @@ ANN, BOB, CID = UserId("u_ann"), UserId("u_bob"), UserId("u_cid")
 
 @contextlib.asynccontextmanager
 async def _sqlite(path: Path) -> AsyncIterator[MessageStore]:
-    store = await SqliteMessageStore.open(path)
-    try:
-        yield store
-    finally:
-        await store.close()
+    async with open_sqlite_stores(path) as stores:
+        yield stores.messages
 
 
 @pytest.fixture(params=["sqlite", "fake"])
@@ -40,10 +37,14 @@ def draft(client_id: str, text: str = "hi", sender: UserId = ANN, to: UserId = B
     return Draft(sender, to, client_id, text)
 
 
-def stored(outcome: Appended | Conflict) -> Message:
+def stored(outcome: Outcome) -> Message:
     assert isinstance(outcome, Appended)
     assert not outcome.duplicate
-    return outcome.message
+    return outcome.event.message
+
+
+def again_as(message: Message) -> Appended:
+    return Appended(Event(EventKind.SENT, message.position, message), duplicate=True)
 
 
 async def test_first_message_of_a_conversation_has_seq_1(store: MessageStore) -> None:
@@ -73,13 +74,13 @@ async def test_seq_is_dense_in_each_conversation_whoever_sends(store: MessageSto
 async def test_retry_in_a_later_batch_returns_the_original(store: MessageStore) -> None:
     (first,) = await store.append_batch([draft("1")], 1)
     (again,) = await store.append_batch([draft("1")], 99)
-    assert again == Appended(stored(first), duplicate=True)
+    assert again == again_as(stored(first))
     assert store.position == 1
 
 
 async def test_retry_in_the_same_batch_returns_the_original(store: MessageStore) -> None:
     first, again = await store.append_batch([draft("1"), draft("1")], 1)
-    assert again == Appended(stored(first), duplicate=True)
+    assert again == again_as(stored(first))
     assert store.position == 1
 
 
@@ -90,7 +91,7 @@ async def test_used_id_with_other_content_conflicts_and_stores_nothing(
     first, conflict = await store.append_batch([draft("1"), other], 1)
     (later_conflict,) = await store.append_batch([other], 2)
     (following,) = await store.append_batch([draft("2")], 3)
-    assert conflict == later_conflict == Conflict(other)
+    assert conflict == later_conflict == Conflict()
     assert (stored(first).seq, stored(following).seq) == (1, 2)
 
 
@@ -103,7 +104,11 @@ async def test_outcomes_come_in_the_order_of_the_drafts(store: MessageStore) -> 
     await store.append_batch([draft("1")], 1)
     outcomes = await store.append_batch([draft("2"), draft("1"), draft("1", "x"), draft("3")], 2)
     assert [type(outcome) for outcome in outcomes] == [Appended, Appended, Conflict, Appended]
-    assert [o.message.client_id for o in outcomes if isinstance(o, Appended)] == ["2", "1", "3"]
+    assert [o.event.message.client_id for o in outcomes if isinstance(o, Appended)] == [
+        "2",
+        "1",
+        "3",
+    ]
 
 
 async def test_text_comes_back_as_it_was(store: MessageStore) -> None:
@@ -111,14 +116,16 @@ async def test_text_comes_back_as_it_was(store: MessageStore) -> None:
     outcomes = await store.append_batch([draft(f"{n}", t) for n, t in enumerate(texts)], 1)
     again = await store.append_batch([draft(f"{n}", t) for n, t in enumerate(texts)], 2)
     assert [stored(outcome).text for outcome in outcomes] == texts
-    assert all(isinstance(o, Appended) and o.duplicate and o.message.text for o in again)
+    assert all(isinstance(o, Appended) and o.duplicate and o.event.message.text for o in again)
 
 
 async def test_client_ids_with_quotes_are_found_again(store: MessageStore) -> None:
     ids = ['"', "\\", "'", "$[0]", "[", "{}", " "]
     await store.append_batch([draft(client_id) for client_id in ids], 1)
     again = await store.append_batch([draft(client_id) for client_id in ids], 2)
-    assert [o.message.client_id for o in again if isinstance(o, Appended) and o.duplicate] == ids
+    assert [
+        o.event.message.client_id for o in again if isinstance(o, Appended) and o.duplicate
+    ] == ids
 
 
 async def test_empty_batch_changes_nothing(store: MessageStore) -> None:
@@ -139,7 +146,7 @@ async def test_what_was_stored_survives_reopening(tmp_path: Path) -> None:
         assert (store.epoch, store.position) == (epoch, 1)
         (again,) = await store.append_batch([draft("1")], 2)
         (following,) = await store.append_batch([draft("2", sender=BOB, to=ANN)], 2)
-    assert again == Appended(stored(first), duplicate=True)
+    assert again == again_as(stored(first))
     assert stored(following).seq == 2
 
 

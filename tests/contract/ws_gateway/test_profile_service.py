@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -23,15 +25,35 @@ async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
             yield world
 
 
+class Listener:
+    """Listens to the feed of a world from where the last one stopped.
+
+    An event counts as handled when the next one is asked for.
+    """
+
+    _handled: ClassVar[weakref.WeakKeyDictionary[ProfileWorld, str]] = weakref.WeakKeyDictionary()
+
+    def __init__(self, world: ProfileWorld) -> None:
+        self._world = world
+        self.events = world.port.events(self._handled.get(world))
+        self._told: str | None = None
+
+    async def __anext__(self) -> FeedEvent:
+        if self._told is not None:
+            self._handled[self._world] = self._told
+        self._told, event = await anext(self.events)
+        return event
+
+
 @contextlib.asynccontextmanager
-async def listening(world: ProfileWorld) -> AsyncIterator[AsyncIterator[FeedEvent]]:
+async def listening(world: ProfileWorld) -> AsyncIterator[Listener]:
     """The feed, from where the last listener stopped."""
-    events = world.port.events()
+    listener = Listener(world)
     try:
         async with asyncio.timeout(10):
-            yield events
+            yield listener
     finally:
-        await events.aclose()  # type: ignore[attr-defined]
+        await listener.events.aclose()  # type: ignore[attr-defined]
 
 
 def held(device: Device, version: int = 1) -> HeldSession:
@@ -93,21 +115,21 @@ async def test_full_batch_of_the_longest_tokens_is_answered(world: ProfileWorld)
 async def test_users_exist_or_do_not(world: ProfileWorld) -> None:
     device = await world.sign_up()
     asked = [device.user_id, new_user_id(), UserId("bob"), UserId("a&id=b #%"), device.user_id]
-    found = await asyncio.gather(*map(world.port.exists, asked))
-    assert list(found) == [True, False, False, False, True]
+    found = await asyncio.gather(*map(world.port.username, asked))
+    assert list(found) == [device.username, None, None, None, device.username]
 
 
 async def test_full_batch_of_the_longest_user_ids_is_answered(world: ProfileWorld) -> None:
     device = await world.sign_up()
     asked = [UserId("&" * 60 + f"{n:04}") for n in range(300)]
-    found = await asyncio.gather(*map(world.port.exists, [*asked, device.user_id]))
-    assert list(found) == [False] * 300 + [True]
+    found = await asyncio.gather(*map(world.port.username, [*asked, device.user_id]))
+    assert list(found) == [None] * 300 + [device.username]
 
 
 async def test_deleted_user_is_gone(world: ProfileWorld) -> None:
     device = await world.sign_up()
     await world.delete_user(device)
-    assert not await world.port.exists(device.user_id)
+    assert await world.port.username(device.user_id) is None
     assert await world.port.verify(device.tokens) is None
 
 
@@ -138,7 +160,7 @@ async def test_first_listener_is_told_that_the_past_is_unknown(world: ProfileWor
     device = await world.sign_up()
     await world.log_out(device)
     async with listening(world) as events:
-        assert [await anext(events), await anext(events)] == [FeedReady(), FeedReset()]
+        assert [await anext(events), await anext(events)] == [FeedReset(), FeedReady()]
 
 
 async def test_feed_tells_each_way_that_sessions_end(world: ProfileWorld) -> None:
@@ -189,7 +211,7 @@ async def test_nothing_is_answered_while_it_is_down(world: ProfileWorld) -> None
     with pytest.raises(ProfileServiceUnavailable):
         await world.port.verify(device.tokens)
     with pytest.raises(ProfileServiceUnavailable):
-        await world.port.exists(device.user_id)
+        await world.port.username(device.user_id)
     with pytest.raises(ProfileServiceUnavailable):
         await world.port.ended([held(device)])
     with pytest.raises(ProfileServiceUnavailable):

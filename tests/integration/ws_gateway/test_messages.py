@@ -267,7 +267,7 @@ async def test_locked_database_gives_retryable_errors_and_recovers(tmp_path: Pat
             ack = await a.say(bob.user_id, "hello", "1")
             assert (ack["seq"], ack["duplicate"]) == (1, False)
             await b.expect("message", text="hello")
-        assert gateway.sample("duet_gateway_messages_total", outcome="failed") == 1
+        assert gateway.sample("duet_gateway_changes_total", outcome="failed") == 1
 
 
 async def test_sender_gone_before_the_commit_still_delivers_to_everyone_else(
@@ -313,7 +313,7 @@ async def test_sender_with_too_much_unanswered_is_read_no_further_and_loses_noth
         with database_locked(gateway.database):
             for number in range(2000):
                 await a.send(type="send", id=f"{number}", to=bob.user_id, text="hi")
-            await until(lambda: gateway.sample("duet_gateway_commit_waiting_messages") >= 500)
+            await until(lambda: gateway.sample("duet_gateway_commit_waiting_changes") >= 500)
         for number in range(2000):
             await a.expect("ack", id=f"{number}", seq=number + 1)
             await b.expect("message", seq=number + 1)
