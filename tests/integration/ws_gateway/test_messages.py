@@ -310,13 +310,19 @@ async def test_sender_with_too_much_unanswered_is_read_no_further_and_loses_noth
     gateway: TestGateway, ann: FakeSession, bob: FakeSession
 ) -> None:
     async with gateway.talking(ann) as a, gateway.talking(bob) as b:
+        await a.say(bob.user_id, "so bob is known", "known")
+        await b.expect("message")
         with database_locked(gateway.database):
+            await a.send(type="send", id="first", to=bob.user_id, text="hi")
+            await a.nothing_more(ann.user_id)  # so its commit has begun, with nothing else in it
             for number in range(2000):
                 await a.send(type="send", id=f"{number}", to=bob.user_id, text="hi")
             await until(lambda: gateway.sample("duet_gateway_commit_waiting_changes") >= 500)
+        await a.expect("ack", id="first", seq=2)
+        await b.expect("message", seq=2)
         for number in range(2000):
-            await a.expect("ack", id=f"{number}", seq=number + 1)
-            await b.expect("message", seq=number + 1)
+            await a.expect("ack", id=f"{number}", seq=number + 3)
+            await b.expect("message", seq=number + 3)
 
 
 async def test_full_queue_refuses_with_a_retryable_error(tmp_path: Path) -> None:
