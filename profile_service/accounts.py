@@ -211,7 +211,8 @@ class Accounts:
     async def _confirm_password(self, caller: Caller, password: str, client: Client) -> None:
         name = canonical_username(caller.user.username)
         found = await self._users.credentials(name)
-        async with self._limits.attempt(name, client.address, caller.user.id):
+        # By session, not by account: who guesses at log-in must not keep the owner from this.
+        async with self._limits.attempt(caller.session.id, client.address, caller.user.id):
             if not await self._passwords.verify(password, found.password_hash if found else None):
                 await self._sessions.append_audit(
                     self._audit("login_failed", caller.user.id, caller.session, client)

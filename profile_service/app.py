@@ -221,11 +221,14 @@ def _limits(
         return Throttle(attempts, window_s, now=lambda: now_ms() / 1000)
 
     return Limits(
-        throttle(settings.sign_ups_per_address, settings.sign_up_window_s),
-        throttle(settings.login_attempts_per_account, settings.login_window_s),
-        throttle(settings.login_attempts_per_address, settings.login_window_s),
-        store,
-        metrics,
+        sign_ups_by_address=throttle(settings.sign_ups_per_address, settings.sign_up_window_s),
+        logins_by_address=throttle(settings.login_attempts_per_address, settings.login_window_s),
+        logins_by_account_and_address=throttle(
+            settings.login_attempts_per_account_and_address, settings.login_window_s
+        ),
+        logins_by_account=throttle(settings.login_attempts_per_account, settings.login_window_s),
+        audit=store,
+        metrics=metrics,
         now_ms=now_ms,
     )
 
