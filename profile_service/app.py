@@ -93,9 +93,14 @@ async def serve(settings: Settings) -> None:
 
 @contextlib.asynccontextmanager
 async def open_service(
-    settings: Settings, *, now: Callable[[], float] = time.time
+    settings: Settings,
+    *,
+    now: Callable[[], float] = time.time,
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[Service]:
-    """Build the service and take it down again. `now` gives seconds since the epoch.
+    """Build the service and take it down again.
+
+    `now` gives seconds since the epoch; `monotonic` seconds of a clock that is never set back.
 
     Raises:
         DatabaseInUse, DatabaseUnavailable, KeysUnusable: the data directory cannot be used.
@@ -105,7 +110,7 @@ async def open_service(
         database = await Database.open(settings.data_dir / "users.db", MIGRATIONS)
         stack.push_async_callback(database.close)
         keys = keys_of(settings, now)
-        parts = _parts(settings, database, keys, now)
+        parts = _parts(settings, database, keys, now, monotonic)
         stack.callback(parts.hashing.close)
         stack.callback(parts.judging.close)
         stack.callback(parts.feed.close)
@@ -129,6 +134,7 @@ class _Parts:
 
     settings: Settings
     now: Callable[[], float]
+    monotonic: Callable[[], float]
     users: UserStore
     sessions: SessionStore
     tokens: TokenAuthority
@@ -142,7 +148,11 @@ class _Parts:
 
 
 def _parts(
-    settings: Settings, database: Database, keys: KeyDirectory, now: Callable[[], float]
+    settings: Settings,
+    database: Database,
+    keys: KeyDirectory,
+    now: Callable[[], float],
+    monotonic: Callable[[], float],
 ) -> _Parts:
     sessions = SqliteSessionStore(database)
     hashing = BoundedExecutor(
@@ -153,6 +163,7 @@ def _parts(
     return _Parts(
         settings=settings,
         now=now,
+        monotonic=monotonic,
         users=SqliteUserStore(database),
         sessions=sessions,
         tokens=TokenAuthority(
@@ -234,7 +245,7 @@ def _limits(parts: _Parts) -> Limits:
     settings = parts.settings
 
     def throttle(attempts: int, window_s: float) -> Throttle:
-        return Throttle(attempts, window_s, now=parts.now)
+        return Throttle(attempts, window_s, now=parts.monotonic)
 
     return Limits(
         sign_ups_by_address=throttle(settings.sign_ups_per_address, settings.sign_up_window_s),
