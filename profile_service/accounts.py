@@ -110,16 +110,7 @@ class Accounts:
         if faults:
             raise ValidationFailed(faults)
         password_hash = await self._passwords.hash(password)
-        now_ms = self._now_ms()
-        user = User(
-            id=new_user_id(),
-            username=username,
-            profile=profile,
-            token_version=1,
-            revision=1,
-            created_at_ms=now_ms,
-            updated_at_ms=now_ms,
-        )
+        user = self._new_user(username, profile)
         session = self._new_session(user, device_name, client)
         audit = self._audit("sign_up", user.id, session, client)
         await self._users.create_user(user, password_hash, session, audit)
@@ -157,6 +148,7 @@ class Accounts:
             audit=self._audit("login", user_id, session, client),
         ):  # the password was changed while we checked the old one
             raise InvalidCredentials
+        self._feed.notify()  # one session too many may have made room
         self._metrics.logged_in(succeeded=True)
         await self._rehash(found, password)
         tokens = self._tokens.issue(session, found.user.token_version)
@@ -211,7 +203,8 @@ class Accounts:
     async def _confirm_password(self, caller: Caller, password: str, client: Client) -> None:
         name = canonical_username(caller.user.username)
         found = await self._users.credentials(name)
-        async with self._limits.attempt(name, client.address, caller.user.id):
+        # By session, not by account: who guesses at log-in must not keep the owner from this.
+        async with self._limits.attempt(caller.session.id, client.address, caller.user.id):
             if not await self._passwords.verify(password, found.password_hash if found else None):
                 await self._sessions.append_audit(
                     self._audit("login_failed", caller.user.id, caller.session, client)
@@ -224,6 +217,18 @@ class Accounts:
             with contextlib.suppress(Overloaded, StoreUnavailable):  # the next login will do
                 new_hash = await self._passwords.hash(password)
                 await self._users.rehash_password(found.user.id, found.password_hash, new_hash)
+
+    def _new_user(self, username: str, profile: Profile) -> User:
+        now_ms = self._now_ms()
+        return User(
+            id=new_user_id(),
+            username=username,
+            profile=profile,
+            token_version=1,
+            revision=1,
+            created_at_ms=now_ms,
+            updated_at_ms=now_ms,
+        )
 
     def _new_session(self, user: User, device_name: str | None, client: Client) -> Session:
         now_ms = self._now_ms()

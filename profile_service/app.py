@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import dataclasses
-import functools
 import time
 from collections.abc import AsyncIterator, Callable
 
@@ -26,6 +25,7 @@ from profile_service.http_api.session_routes import SessionRoutes
 from profile_service.limits import Limits
 from profile_service.metrics import Metrics
 from profile_service.passwords import BoundedExecutor, Passwords
+from profile_service.ports import SessionStore, UserStore
 from profile_service.profiles import Profiles
 from profile_service.revocations import RevocationFeed
 from profile_service.rotations import Confirmations, RotationGroups
@@ -93,9 +93,14 @@ async def serve(settings: Settings) -> None:
 
 @contextlib.asynccontextmanager
 async def open_service(
-    settings: Settings, *, now: Callable[[], float] = time.time
+    settings: Settings,
+    *,
+    now: Callable[[], float] = time.time,
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[Service]:
-    """Build the service and take it down again. `now` gives seconds since the epoch.
+    """Build the service and take it down again.
+
+    `now` gives seconds since the epoch; `monotonic` seconds of a clock that is never set back.
 
     Raises:
         DatabaseInUse, DatabaseUnavailable, KeysUnusable: the data directory cannot be used.
@@ -104,134 +109,155 @@ async def open_service(
     async with contextlib.AsyncExitStack() as stack:
         database = await Database.open(settings.data_dir / "users.db", MIGRATIONS)
         stack.push_async_callback(database.close)
-        hashing, judging = _executors(settings)
-        stack.callback(hashing.close)
-        stack.callback(judging.close)
         keys = keys_of(settings, now)
-        tokens = TokenAuthority(
-            keys.load(),
-            issuer=settings.issuer,
-            audience=settings.audience,
-            access_lifetime_s=settings.access_token_lifetime_s,
-            refresh_lifetime_s=settings.refresh_token_lifetime_s,
-            now=now,
-        )
-        feed = RevocationFeed(SqliteSessionStore(database))
-        stack.callback(feed.close)
-        service = _assemble(
-            settings,
-            database=database,
-            tokens=tokens,
-            feed=feed,
-            executors=(hashing, judging),
-            now=now,
-        )
+        parts = _parts(settings, database, keys, now, monotonic)
+        stack.callback(parts.hashing.close)
+        stack.callback(parts.judging.close)
+        stack.callback(parts.feed.close)
+        application = _application(parts)
         housekeeping = Housekeeping(
-            SqliteSessionStore(database),
+            parts.sessions,
             keys,
-            tokens,
+            parts.tokens,
             refresh_lifetime_s=settings.refresh_token_lifetime_s,
             audit_retention_s=settings.audit_retention_days * 86_400,
             now=now,
         )
         task = asyncio.create_task(housekeeping.run())
         stack.push_async_callback(_cancel, task)
-        yield service
+        yield Service(application, parts.feed)
 
 
-def _executors(settings: Settings) -> tuple[BoundedExecutor, BoundedExecutor]:
+@dataclasses.dataclass(frozen=True)
+class _Parts:
+    """What the use cases and the routes are made of."""
+
+    settings: Settings
+    now: Callable[[], float]
+    monotonic: Callable[[], float]
+    users: UserStore
+    sessions: SessionStore
+    tokens: TokenAuthority
+    feed: RevocationFeed
+    metrics: Metrics
+    hashing: BoundedExecutor
+    judging: BoundedExecutor
+
+    def now_ms(self) -> int:
+        return int(self.now() * 1000)
+
+
+def _parts(
+    settings: Settings,
+    database: Database,
+    keys: KeyDirectory,
+    now: Callable[[], float],
+    monotonic: Callable[[], float],
+) -> _Parts:
+    sessions = SqliteSessionStore(database)
     hashing = BoundedExecutor(
         "hash", threads=settings.hash_threads, max_waiting=settings.hash_max_waiting
     )
-    return hashing, BoundedExecutor("judge", threads=1, max_waiting=MAX_WAITING_JUDGEMENTS)
-
-
-def _assemble(
-    settings: Settings,
-    *,
-    database: Database,
-    tokens: TokenAuthority,
-    feed: RevocationFeed,
-    executors: tuple[BoundedExecutor, BoundedExecutor],
-    now: Callable[[], float],
-) -> Service:
-    now_ms = functools.partial(_milliseconds, now)
     metrics = Metrics()
-    store = SqliteSessionStore(database)
-    hashing, judging = executors
     metrics.watch_hashing(lambda: hashing.pending)
-    if settings.argon2_memory_kib < SAFE_ARGON2_MEMORY_KIB:
-        _log.warning("weak_hashing", argon2_memory_kib=settings.argon2_memory_kib)
-    rotations = RotationGroups(
-        store,
-        grace_s=settings.refresh_grace_s,
-        refresh_lifetime_s=settings.refresh_token_lifetime_s,
-        now_ms=now_ms,
-    )
-    sessions = Sessions(
-        store=store,
-        rotations=rotations,
-        confirmations=Confirmations(store),
-        tokens=tokens,
-        feed=feed,
-        metrics=metrics,
-        now_ms=now_ms,
-    )
-    accounts = Accounts(
+    return _Parts(
+        settings=settings,
+        now=now,
+        monotonic=monotonic,
         users=SqliteUserStore(database),
-        sessions=store,
-        passwords=Passwords(_hasher(settings), hashing, judging),
-        tokens=tokens,
-        limits=_limits(settings, store, metrics, now_ms),
-        feed=feed,
+        sessions=sessions,
+        tokens=TokenAuthority(
+            keys.load(),
+            issuer=settings.issuer,
+            audience=settings.audience,
+            access_lifetime_s=settings.access_token_lifetime_s,
+            refresh_lifetime_s=settings.refresh_token_lifetime_s,
+            now=now,
+        ),
+        feed=RevocationFeed(sessions),
         metrics=metrics,
-        refresh_lifetime_s=settings.refresh_token_lifetime_s,
-        now_ms=now_ms,
+        hashing=hashing,
+        judging=BoundedExecutor("judge", threads=1, max_waiting=MAX_WAITING_JUDGEMENTS),
     )
-    profiles = Profiles(SqliteUserStore(database), now_ms=now_ms)
-    for_operators = OperationsRoutes(store, tokens, metrics, describe)
+
+
+def _application(parts: _Parts) -> ASGIApp:
+    settings = parts.settings
+    sessions, accounts = _sessions(parts), _accounts(parts)
+    profiles = Profiles(parts.users, now_ms=parts.now_ms)
+    for_operators = OperationsRoutes(parts.sessions, parts.tokens, parts.metrics, describe)
     operations = [
         *AccountRoutes(accounts, profiles).operations(),
         *SessionRoutes(accounts, sessions).operations(),
-        *InternalRoutes(sessions, profiles, feed, metrics).operations(),
+        *InternalRoutes(sessions, profiles, parts.feed, parts.metrics).operations(),
         *for_operators.operations(),
     ]
     for_operators.described = operations
-    guard = Guard(sessions, ServiceCredentials(settings.shared_secret(), SERVICE_NAME, now=now))
-    application = build_application(
+    services = ServiceCredentials(settings.shared_secret(), SERVICE_NAME, now=parts.now)
+    return build_application(
         operations,
-        guard,
-        metrics,
+        Guard(sessions, services),
+        parts.metrics,
         allowed_origins=settings.profile_allowed_origins,
         access_log=settings.access_log,
     )
-    return Service(application, feed)
 
 
-def _hasher(settings: Settings) -> argon2.PasswordHasher:
-    return argon2.PasswordHasher(
+def _sessions(parts: _Parts) -> Sessions:
+    rotations = RotationGroups(
+        parts.sessions,
+        grace_s=parts.settings.refresh_grace_s,
+        refresh_lifetime_s=parts.settings.refresh_token_lifetime_s,
+        now_ms=parts.now_ms,
+    )
+    return Sessions(
+        store=parts.sessions,
+        rotations=rotations,
+        confirmations=Confirmations(parts.sessions),
+        tokens=parts.tokens,
+        feed=parts.feed,
+        metrics=parts.metrics,
+        now_ms=parts.now_ms,
+    )
+
+
+def _accounts(parts: _Parts) -> Accounts:
+    settings = parts.settings
+    if settings.argon2_memory_kib < SAFE_ARGON2_MEMORY_KIB:
+        _log.warning("weak_hashing", argon2_memory_kib=settings.argon2_memory_kib)
+    hasher = argon2.PasswordHasher(
         time_cost=settings.argon2_time_cost, memory_cost=settings.argon2_memory_kib, parallelism=1
     )
-
-
-def _limits(
-    settings: Settings, store: SqliteSessionStore, metrics: Metrics, now_ms: Callable[[], int]
-) -> Limits:
-    def throttle(attempts: int, window_s: float) -> Throttle:
-        return Throttle(attempts, window_s, now=lambda: now_ms() / 1000)
-
-    return Limits(
-        throttle(settings.sign_ups_per_address, settings.sign_up_window_s),
-        throttle(settings.login_attempts_per_account, settings.login_window_s),
-        throttle(settings.login_attempts_per_address, settings.login_window_s),
-        store,
-        metrics,
-        now_ms=now_ms,
+    return Accounts(
+        users=parts.users,
+        sessions=parts.sessions,
+        passwords=Passwords(hasher, parts.hashing, parts.judging),
+        tokens=parts.tokens,
+        limits=_limits(parts),
+        feed=parts.feed,
+        metrics=parts.metrics,
+        refresh_lifetime_s=settings.refresh_token_lifetime_s,
+        now_ms=parts.now_ms,
     )
 
 
-def _milliseconds(now: Callable[[], float]) -> int:
-    return int(now() * 1000)
+def _limits(parts: _Parts) -> Limits:
+    settings = parts.settings
+
+    def throttle(attempts: int, window_s: float) -> Throttle:
+        return Throttle(attempts, window_s, now=parts.monotonic)
+
+    return Limits(
+        sign_ups_by_address=throttle(settings.sign_ups_per_address, settings.sign_up_window_s),
+        logins_by_address=throttle(settings.login_attempts_per_address, settings.login_window_s),
+        logins_by_account_and_address=throttle(
+            settings.login_attempts_per_account_and_address, settings.login_window_s
+        ),
+        logins_by_account=throttle(settings.login_attempts_per_account, settings.login_window_s),
+        audit=parts.sessions,
+        metrics=parts.metrics,
+        now_ms=parts.now_ms,
+    )
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -22,22 +22,27 @@ _log = structlog.get_logger(__name__)
 class Limits:
     """Charges attempts, and notes in the audit trail when a limit begins to bite.
 
-    `now_ms` gives milliseconds since the epoch.
+    Wrong passwords are counted three times: by address, by account and address together, and by
+    account. The second is strict, so that whoever guesses from one address does not keep the owner
+    out elsewhere; the third bounds those who guess from many. `now_ms` gives milliseconds since the
+    epoch.
     """
 
     def __init__(
         self,
-        sign_ups: Throttle,
-        logins_by_account: Throttle,
+        *,
+        sign_ups_by_address: Throttle,
         logins_by_address: Throttle,
+        logins_by_account_and_address: Throttle,
+        logins_by_account: Throttle,
         audit: SessionStore,
         metrics: Metrics,
-        *,
         now_ms: Callable[[], int],
     ) -> None:
-        self._sign_ups = sign_ups
-        self._by_account = logins_by_account
+        self._sign_ups = sign_ups_by_address
         self._by_address = logins_by_address
+        self._by_both = logins_by_account_and_address
+        self._by_account = logins_by_account
         self._audit = audit
         self._metrics = metrics
         self._now_ms = now_ms
@@ -52,32 +57,30 @@ class Limits:
 
     @contextlib.asynccontextmanager
     async def attempt(
-        self, canonical_username: str, address: str, user_id: UserId | None
+        self, account: str, address: str, user_id: UserId | None
     ) -> AsyncIterator[None]:
         """Charge a check of a password that happens inside; only a wrong one stays charged.
+
+        `account` names what is guessed at: a folded username, or a session that has to confirm.
 
         Raises:
             Throttled: too many wrong passwords, for this account or from this address.
         """
-        account, network = canonical_username[:MAX_KEY_CHARACTERS], address_key(address)
-        await self._charge(self._by_address, network, "logins_by_address", address, user_id)
-        try:
-            await self._charge(self._by_account, account, "logins_by_account", address, user_id)
-        except Throttled:
-            self._by_address.refund(network)
-            raise
-        try:
-            yield
-        except (InvalidCredentials, WrongPassword):
-            raise
-        except BaseException:
-            self._refund(account, network)
-            raise
-        self._refund(account, network)
-
-    def _refund(self, account: str, network: str) -> None:
-        self._by_account.refund(account)
-        self._by_address.refund(network)
+        account, network = account[:MAX_KEY_CHARACTERS], address_key(address)
+        limits = (
+            (self._by_address, network, "logins_by_address"),
+            (self._by_both, f"{account} {network}", "logins_by_account_and_address"),
+            (self._by_account, account, "logins_by_account"),
+        )
+        with contextlib.ExitStack() as refunds:
+            for throttle, key, limit in limits:
+                await self._charge(throttle, key, limit, address, user_id)
+                refunds.callback(throttle.refund, key)
+            try:
+                yield
+            except (InvalidCredentials, WrongPassword):
+                refunds.pop_all()
+                raise
 
     async def _charge(
         self, throttle: Throttle, key: str, limit: str, address: str, user_id: UserId | None

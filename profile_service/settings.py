@@ -36,7 +36,8 @@ class Settings(ServiceSettings):
     hash_max_waiting: Annotated[int, pydantic.Field(ge=0, le=10_000)] = 64
     """Passwords that may wait for a thread; beyond, requests are refused with 503."""
 
-    login_attempts_per_account: Positive = 10
+    login_attempts_per_account_and_address: Positive = 10
+    login_attempts_per_account: Positive = 100
     login_attempts_per_address: Positive = 60
     login_window_s: Positive = 300
     """Wrong passwords allowed in this time; the allowance refills evenly."""

@@ -54,6 +54,7 @@ _RETRY_AFTER_MS = 2000
 _MAX_UNANSWERED = 512
 """Changes of one connection that may wait for their answer before it is read no further."""
 _MAX_ENQUIRIES = 64
+_COUNTED_CLOSES = frozenset([*CloseCode, 1002])
 
 _log = structlog.get_logger(__name__)
 
@@ -337,7 +338,14 @@ class Connection:
         self._leave()
         received, sent = self._websocket.close_codes()
         metrics = self._services.metrics
-        metrics.closes.labels(str(sent or received or 1006)).inc()
+        metrics.closes.labels(_close_label(sent or received)).inc()
         if self._websocket.aborted_slow:
             metrics.slow_readers.inc()
             _log.info("aborted a connection that fell behind", connection_id=self.connection_id)
+
+
+def _close_label(code: int | None) -> str:
+    """Name a close code in the metrics; clients must not make up label values."""
+    if code is None:
+        return "1006"
+    return str(code) if code in _COUNTED_CLOSES else "other"

@@ -115,7 +115,9 @@ class GatewayServer:
             retry_after_ms = random.randint(500, 3000)  # noqa: S311 - spreads the reconnects
             connection.send(frames.Draining(retry_after_ms=retry_after_ms))
         try:
-            async with asyncio.timeout_at(deadline - self._limits.close_timeout_s / 2):
+            async with asyncio.timeout_at(
+                deadline - min(self._limits.close_timeout_s, timeout_s) / 2
+            ):
                 await settled()
         except TimeoutError:
             _log.error("the store did not finish in time; what waited was not acknowledged")

@@ -43,6 +43,9 @@ class AccountRoutes:
 
     def operations(self) -> list[Operation]:
         """The rows of the route table; `me` comes before the names."""
+        return [*self._of_people(), *self._of_own_profile(), *self._of_account(), *self._by_name()]
+
+    def _of_people(self) -> list[Operation]:
         return [
             Operation(
                 method="POST",
@@ -63,6 +66,10 @@ class AccountRoutes:
                 query=PrefixQuery,
                 replies={200: PublicProfiles},
             ),
+        ]
+
+    def _of_own_profile(self) -> list[Operation]:
+        return [
             Operation(
                 method="GET",
                 path="/v1/users/me",
@@ -98,6 +105,10 @@ class AccountRoutes:
                 reply_headers=_ETAG,
                 problems=("precondition_failed",),
             ),
+        ]
+
+    def _of_account(self) -> list[Operation]:
+        return [
             Operation(
                 method="DELETE",
                 path="/v1/users/me",
@@ -118,6 +129,10 @@ class AccountRoutes:
                 replies={200: TokenGrant},
                 problems=("wrong_password", "too_many_attempts", "overloaded"),
             ),
+        ]
+
+    def _by_name(self) -> list[Operation]:
+        return [
             Operation(
                 method="GET",
                 path="/v1/users/{username}",

@@ -57,6 +57,9 @@ class InternalRoutes:
 
     def operations(self) -> list[Operation]:
         """The rows of the route table."""
+        return [*self._of_tokens(), *self._of_users(), *self._of_revocations()]
+
+    def _of_tokens(self) -> list[Operation]:
         return [
             Operation(
                 method="POST",
@@ -68,6 +71,10 @@ class InternalRoutes:
                 max_body_bytes=MAX_BODY_BYTES,
                 replies={200: Introspection | list[Introspection]},
             ),
+        ]
+
+    def _of_users(self) -> list[Operation]:
+        return [
             Operation(
                 method="GET",
                 path=USERS_PATH,
@@ -86,6 +93,10 @@ class InternalRoutes:
                 replies={200: UserSummary},
                 problems=("user_not_found",),
             ),
+        ]
+
+    def _of_revocations(self) -> list[Operation]:
+        return [
             Operation(
                 method="GET",
                 path=REVOCATIONS_PATH,

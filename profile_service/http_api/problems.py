@@ -113,18 +113,23 @@ def response_to(error: Exception) -> Response | None:
         case errors.ValidationFailed():
             return problem_response("validation_failed", faults=error.faults)
         case errors.Throttled():
-            return problem_response("too_many_attempts", headers=_retry_after(error.retry_after_s))
+            return _try_again("too_many_attempts", error.retry_after_s)
         case errors.Overloaded():
-            return problem_response("overloaded", headers=_retry_after(error.retry_after_s))
+            return _try_again("overloaded", error.retry_after_s)
         case StoreUnavailable():
-            return problem_response("unavailable", headers=_retry_after(UNAVAILABLE_RETRY_S))
+            return _try_again("unavailable", UNAVAILABLE_RETRY_S)
         case _:
             simple = _SIMPLE.get(type(error))
             return simple and problem_response(simple[0], simple[1], headers=simple[2])
 
 
-def _retry_after(seconds: float) -> dict[str, str]:
-    return {"Retry-After": str(max(1, math.ceil(seconds)))}
+def _try_again(code: str, after_s: float) -> Response:
+    seconds = max(1, math.ceil(after_s))
+    return problem_response(
+        code,
+        f"Nothing was changed. Try again in {seconds} s.",
+        headers={"Retry-After": str(seconds)},
+    )
 
 
 _BEARER = {"WWW-Authenticate": 'Bearer realm="duet"'}

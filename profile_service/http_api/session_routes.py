@@ -30,6 +30,9 @@ class SessionRoutes:
 
     def operations(self) -> list[Operation]:
         """The rows of the route table; `current` comes before the identifiers."""
+        return [*self._of_sessions(), *self._of_one_session(), *self._of_tokens()]
+
+    def _of_sessions(self) -> list[Operation]:
         return [
             Operation(
                 method="POST",
@@ -57,6 +60,10 @@ class SessionRoutes:
                 auth=Auth.BEARER,
                 replies={204: None},
             ),
+        ]
+
+    def _of_one_session(self) -> list[Operation]:
+        return [
             Operation(
                 method="DELETE",
                 path="/v1/sessions/current",
@@ -75,6 +82,10 @@ class SessionRoutes:
                 replies={204: None},
                 problems=("session_not_found",),
             ),
+        ]
+
+    def _of_tokens(self) -> list[Operation]:
+        return [
             Operation(
                 method="POST",
                 path="/v1/token",

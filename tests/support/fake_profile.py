@@ -112,6 +112,10 @@ class FakeProfile:
         self._sessions.pop(session.id, None)
         self._revoke(Revocation("session", session.user_id, session_id=session.id))
 
+    def log_out_unheard(self, session: FakeSession) -> None:
+        """End one session without a word on the feed."""
+        self._sessions.pop(session.id, None)
+
     def log_out_everywhere(self, user_id: UserId) -> None:
         """End every session of a user."""
         self._versions[user_id] += 1

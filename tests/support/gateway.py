@@ -47,6 +47,12 @@ class TestGateway:
         """A verified connection of a session."""
         return Client.talking(self.url, session.access_token, **options)
 
+    @contextlib.asynccontextmanager
+    async def talking_often(self, session: FakeSession, count: int) -> AsyncIterator[list[Client]]:
+        """So many verified connections of a session."""
+        async with contextlib.AsyncExitStack() as stack:
+            yield [await stack.enter_async_context(self.talking(session)) for _ in range(count)]
+
     def connections_of(self, user_id: UserId) -> int:
         """How many verified connections a user has."""
         return len(self.gateway.connections.of_user(user_id))

@@ -428,7 +428,8 @@ async def running_service(
 ) -> AsyncIterator[RunningService]:
     """Run the service in this process, on a real socket and real files."""
     now = {} if clock is None else {"now": clock}
-    async with open_service(settings, **now) as service:
+    both = {} if clock is None else {"now": clock, "monotonic": clock}
+    async with open_service(settings, **both) as service:
         listener = bind("127.0.0.1", 0)
         port = listener.getsockname()[1]
         server = Server(

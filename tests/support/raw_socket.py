@@ -5,8 +5,8 @@ import base64
 import contextlib
 import json
 import secrets
+import socket
 from collections.abc import AsyncIterator
-from typing import Any
 
 from websockets.frames import Frame, Opcode
 
@@ -24,11 +24,16 @@ class RawSocket:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def open(cls, url: str, **options: Any) -> AsyncIterator["RawSocket"]:
+    async def open(
+        cls, url: str, connected: socket.socket | None = None
+    ) -> AsyncIterator["RawSocket"]:
         """Connect and do the opening handshake; the TCP connection is aborted at the end."""
         host, _, rest = url.removeprefix("ws://").partition(":")
         port, _, path = rest.partition("/")
-        reader, writer = await asyncio.open_connection(host, int(port), **options)
+        if connected is None:
+            reader, writer = await asyncio.open_connection(host, int(port))
+        else:
+            reader, writer = await asyncio.open_connection(sock=connected, limit=4096)
         try:
             key = base64.b64encode(secrets.token_bytes(16)).decode()
             writer.write(

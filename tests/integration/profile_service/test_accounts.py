@@ -153,7 +153,7 @@ async def test_unknown_user_and_wrong_password_get_the_same_answer(
 
 async def test_guessing_is_throttled_and_the_owner_gets_in_later(tmp_path: Path) -> None:
     clock = ManualClock()
-    settings = fast_settings(tmp_path, login_attempts_per_account=3, login_window_s=60)
+    settings = fast_settings(tmp_path, login_attempts_per_account_and_address=3, login_window_s=60)
     async with running_service(settings, clock=clock) as service:
         await service.sign_up("frank")
         guess = {"username": "Frank", "password": "a wrong one"}
@@ -170,6 +170,33 @@ async def test_guessing_is_throttled_and_the_owner_gets_in_later(tmp_path: Path)
             (await service.client.post("/v1/sessions", json=guess)).status_code for _ in range(2)
         ]
         assert statuses == [401, 429]
+
+
+async def test_guessing_from_one_address_does_not_keep_the_owner_out(tmp_path: Path) -> None:
+    settings = fast_settings(
+        tmp_path,
+        login_attempts_per_account_and_address=2,
+        login_attempts_per_account=5,
+        profile_trusted_proxies=("127.0.0.1",),
+    )
+    async with running_service(settings, clock=ManualClock()) as service:
+        owner = bearer(await service.sign_up("owner-of-it"))
+
+        async def log_in(password: str, address: str) -> int:
+            answer = await service.client.post(
+                "/v1/sessions",
+                json={"username": "owner-of-it", "password": password},
+                headers={"X-Forwarded-For": address},
+            )
+            return answer.status_code
+
+        assert [await log_in("guess", "192.0.2.1") for _ in range(3)] == [401, 401, 429]
+        assert await log_in(PASSWORD, "192.0.2.2") == 201
+        guesses = [await log_in("guess", f"192.0.2.{host}") for host in range(3, 7)]
+        assert guesses == [401, 401, 401, 429]
+        change = {"current_password": PASSWORD, "new_password": NEW_PASSWORD}
+        changed = await service.client.put("/v1/users/me/password", json=change, headers=owner)
+        assert changed.status_code == 200
 
 
 async def test_guessing_many_accounts_from_one_address_is_throttled(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from profile_service.http_api import operation
 from profile_service.http_api.application import build_application
 from profile_service.http_api.operation import Call, Guard, Operation
 from profile_service.metrics import Metrics
@@ -169,6 +170,19 @@ async def test_a_client_that_leaves_in_the_middle_of_a_body_harms_nobody(
     assert (await service.client.get("/healthz")).status_code == 200
 
 
+async def test_a_body_that_does_not_arrive_is_not_waited_for(
+    service: RunningService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operation, "BODY_TIMEOUT_S", 0.05)
+    reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+    head = "POST /v1/users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    writer.write(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+    answer = await reader.readuntil(b"request_timeout")
+    assert answer.startswith(b"HTTP/1.1 408")
+    writer.close()
+    await writer.wait_closed()
+
+
 async def test_what_is_not_http_is_refused(service: RunningService) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
     writer.write(b"\x16\x03\x01 nonsense\r\n\r\n")
@@ -270,11 +284,9 @@ async def test_a_bug_is_a_500_with_an_id_and_is_logged_once(
     async def fail(_call: Call) -> Any:
         raise RuntimeError("a bug")
 
-    operation = Operation(method="GET", path="/bug", summary="", handler=fail, replies={200: None})
+    buggy = Operation(method="GET", path="/bug", summary="", handler=fail, replies={200: None})
     guard = Guard(None, None)  # type: ignore[arg-type]  # nobody is asked for credentials
-    application = build_application(
-        [operation], guard, Metrics(), allowed_origins=(), access_log=True
-    )
+    application = build_application([buggy], guard, Metrics(), allowed_origins=(), access_log=True)
     transport = httpx.ASGITransport(application)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         answer = await client.get("/bug?token=secret")

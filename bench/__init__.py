@@ -1,0 +1,1 @@
+"""Measures Duet beside a bare relay that stores nothing; `python -m bench --help`."""

@@ -1,0 +1,137 @@
+"""`python -m bench`: Duet beside a bare relay, and every target that can be measured so far.
+
+Linux, with two cores: the server on the first, the load generator on the second.
+"""
+
+import argparse
+import datetime
+import os
+import platform
+import resource
+import sqlite3
+import sys
+import tempfile
+from pathlib import Path
+
+import httpx
+import msgspec
+
+from bench import plot, proc, report, scenarios
+from bench.record import Machine, Record
+from bench.stage import Options, stage
+
+__all__ = ["main"]
+
+SCENARIOS = ("throughput", "latency", "connects", "profile", "start")
+RESULTS = Path(__file__).parent / "results"
+
+_LOADED = 0.7
+"""A load average from which on others may disturb the measurement."""
+
+
+def main() -> int:
+    """Measure and report. Returns 0, or 1 when something failed; missed targets are no failure."""
+    arguments = _parser().parse_args()
+    directory = Path(arguments.directory)
+    record = Record(machine=_machine(directory))
+    _allow_many_files()
+    if record.machine.file_system == "tmpfs":
+        record.warnings.append("databases are on tmpfs: durable writes cost nothing here")
+    if record.machine.load_average > _LOADED:
+        record.warnings.append("the machine was busy before the run: trust the ratios only")
+    options = _options(arguments, directory)
+    failed = False
+    try:
+        if "start" in arguments.only:
+            scenarios.start(options, record)
+        on_stage = [name for name in SCENARIOS if name in arguments.only and name != "start"]
+        if on_stage:
+            with stage(options, record) as on:
+                for name in on_stage:
+                    getattr(scenarios, name)(on, options, record)
+    except (RuntimeError, httpx.HTTPError) as error:
+        record.warnings.append(f"stopped early: {error}")
+        failed = True
+    print(report.table(record))
+    _write(record, Path(arguments.results))
+    return 1 if failed else 0
+
+
+def _write(record: Record, results: Path) -> None:
+    results.mkdir(parents=True, exist_ok=True)
+    (results / "bench.json").write_bytes(msgspec.json.format(msgspec.json.encode(record)))
+    print(f"Details: {results / 'bench.json'}")
+    if record.points:
+        (results / "latency.svg").write_text(plot.latency_plot(record.points))
+        print(f"Plot: {results / 'latency.svg'}")
+
+
+def _options(arguments: argparse.Namespace, directory: Path) -> Options:
+    if arguments.mode == "quick":
+        return Options(
+            directory=directory,
+            repetitions=arguments.repetitions or 3,
+            warm_up_s=0.7,
+            measured_s=2.0,
+            shares_of_peak=(0.25, 0.5, 0.75),
+            connects=1_000,
+            idle_connections=1_000,
+            repeats_when_disturbed=10,
+            client_ids=arguments.client_ids,
+        )
+    return Options(
+        directory=directory,
+        repetitions=arguments.repetitions or 5,
+        warm_up_s=1.0,
+        measured_s=5.0,
+        shares_of_peak=(0.1, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9),
+        connects=5_000,
+        idle_connections=10_000,
+        repeats_when_disturbed=30,
+        client_ids=arguments.client_ids,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("mode", nargs="?", choices=("quick", "full"), default="quick")
+    parser.add_argument(
+        "--only", nargs="+", choices=SCENARIOS, default=SCENARIOS, help="some of the measurements"
+    )
+    parser.add_argument("--repetitions", type=int, help="3 (quick) or 5 (full)")
+    parser.add_argument(
+        "--client-ids", choices=("uuid7", "uuid4"), default="uuid7", help="how messages are named"
+    )
+    parser.add_argument(
+        "--directory", default=tempfile.gettempdir(), help="where databases are made: on a disk"
+    )
+    parser.add_argument("--results", default=RESULTS, help="where bench.json and the plot go")
+    return parser
+
+
+def _machine(directory: Path) -> Machine:
+    models = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    return Machine(
+        date=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
+        processor=models[0] if models else platform.machine(),
+        cores=os.cpu_count() or 1,
+        kernel=platform.release(),
+        python=platform.python_version(),
+        sqlite=sqlite3.sqlite_version,
+        file_system=proc.file_system(directory),
+        load_average=os.getloadavg()[0],
+    )
+
+
+def _allow_many_files() -> None:
+    """Raise the soft limit of open files, which the servers inherit, to the hard one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""Two connected people of whom one writes to the other, and what happened to each message.
+
+A message is done when its sender has the ack **and** its recipient has the frame. Both sides are
+checked: acks must repeat the ids, and texts must arrive, in the order of sending, none left out.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+
+import picows
+
+from bench import wire
+from bench.tool import Unexpected
+
+__all__ = ["Client", "Pair", "open_client"]
+
+_HEADERS = {"Sec-WebSocket-Protocol": "duet.v1"}
+
+
+class Client(picows.WSListener):
+    """One WebSocket. `on_text` gets every text frame after `connected`, and whether more follow."""
+
+    def __init__(self, access_token: str) -> None:
+        super().__init__()
+        self.connected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.on_text: Callable[[bytes, bool], None] | None = None
+        self.failed: Callable[[Exception], None] | None = None
+        self._access_token = access_token
+
+    def on_ws_connected(self, transport: picows.WSTransport) -> None:
+        """Authenticate."""
+        self.transport = transport
+        self.write = transport.underlying_transport.write
+        self.write(wire.connect_frame(self._access_token))
+
+    def on_ws_frame(self, _transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+        """Take a frame."""
+        if frame.msg_type is not picows.WSMsgType.TEXT:
+            if frame.msg_type is picows.WSMsgType.CLOSE:
+                self._fail(f"closed: {frame.get_close_code()} {frame.get_close_message()!r}")
+            return
+        payload = frame.get_payload_as_bytes()
+        if self.on_text is not None:
+            try:
+                self.on_text(payload, frame.last_in_buffer)
+            except Unexpected as error:
+                self._fail(str(error))
+        elif payload.startswith(b'{"type":"connected"'):
+            self.connected.set_result(None)
+        else:
+            self._fail(payload.decode())
+
+    def on_ws_disconnected(self, _transport: picows.WSTransport) -> None:
+        """Tell who waits."""
+        self._fail("disconnected")
+
+    def close(self) -> None:
+        """Close without ceremony."""
+        self.failed = None
+        self.transport.disconnect(graceful=False)
+
+    def _fail(self, what: str) -> None:
+        if not self.connected.done():
+            self.connected.set_exception(Unexpected(what))
+        elif self.failed is not None:
+            self.failed(Unexpected(what))
+
+
+async def open_client(url: str, access_token: str) -> Client:
+    """Connect and authenticate.
+
+    Raises:
+        Unexpected, OSError, picows.WSError: it was refused.
+    """
+    _, client = await picows.ws_connect(
+        lambda: Client(access_token), url, extra_headers=_HEADERS, enable_auto_pong=True
+    )
+    assert isinstance(client, Client)
+    await client.connected
+    return client
+
+
+class Pair:
+    """One sender, one recipient. `send` writes; `done` is called when messages are done.
+
+    Times are `perf_counter_ns`. Latencies are counted from the intended time of sending.
+    """
+
+    def __init__(
+        self,
+        sender: Client,
+        recipient: Client,
+        recipient_id: str,
+        ids: wire.ClientIds,
+        done: Callable[["Pair", int], None],
+    ) -> None:
+        self._sender = sender
+        self._recipient_id = recipient_id.encode()
+        self._ids = ids
+        self._done = done
+        self._unacked: deque[bytes] = deque()
+        self._newly_done = 0
+        self.intended_ns: list[int] = []
+        self.acked_ns: list[int] = []
+        self.delivered_ns: list[int] = []
+        sender.on_text = self._on_ack
+        recipient.on_text = self._on_message
+
+    @property
+    def sent(self) -> int:
+        """Messages written so far."""
+        return len(self.intended_ns)
+
+    @property
+    def completed(self) -> int:
+        """Messages that are acknowledged and delivered."""
+        return min(len(self.acked_ns), len(self.delivered_ns))
+
+    def send(self, intended_ns: list[int]) -> None:
+        """Write a message for each intended time, all in one system call."""
+        frames = []
+        first = len(self.intended_ns)
+        for number in range(first, first + len(intended_ns)):
+            client_id = self._ids.next()
+            self._unacked.append(client_id)
+            frames.append(wire.send_frame(client_id, self._recipient_id, number))
+        self.intended_ns += intended_ns
+        self._sender.write(b"".join(frames))
+
+    def _on_ack(self, payload: bytes, last: bool) -> None:
+        if not payload.startswith(b'{"type":"ack"') or self._unacked.popleft() not in payload:
+            raise Unexpected(payload.decode())
+        self.acked_ns.append(time.perf_counter_ns())
+        if len(self.acked_ns) <= len(self.delivered_ns):
+            self._newly_done += 1
+        if last:
+            self._report()
+
+    def _on_message(self, payload: bytes, last: bool) -> None:
+        if wire.message_text(len(self.delivered_ns)) not in payload:
+            raise Unexpected(payload.decode())
+        self.delivered_ns.append(time.perf_counter_ns())
+        if len(self.delivered_ns) <= len(self.acked_ns):
+            self._newly_done += 1
+        if last:
+            self._report()
+
+    def _report(self) -> None:
+        if self._newly_done:
+            count, self._newly_done = self._newly_done, 0
+            self._done(self, count)

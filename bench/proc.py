@@ -1,0 +1,85 @@
+"""What the kernel says of a process: processor time, memory, cores (proc(5))."""
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+__all__ = ["CpuMeter", "CpuShares", "file_system", "pin", "rss_bytes"]
+
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+class CpuShares(msgspec.Struct, frozen=True):
+    """Who used the processor during a measurement, in cores."""
+
+    generator: float
+    server: float
+    others: float
+    """Everybody but the generator, the server and its companions: what disturbed the measurement,
+    on all cores together."""
+
+
+class CpuMeter:
+    """Measures shares from its making to `shares`, for the process that makes it as generator."""
+
+    def __init__(self, server_pid: int, companions: Sequence[int] = ()) -> None:
+        self._server_pid = server_pid
+        self._companions = companions
+        self._before = self._read()
+
+    def shares(self) -> CpuShares:
+        """Return what was used since."""
+        elapsed_s, generator_s, server_s, companions_s, busy_s = (
+            after - before for before, after in zip(self._before, self._read(), strict=True)
+        )
+        others_s = busy_s - generator_s - server_s - companions_s
+        return CpuShares(
+            generator_s / elapsed_s, server_s / elapsed_s, max(0.0, others_s) / elapsed_s
+        )
+
+    def _read(self) -> tuple[float, ...]:
+        return (
+            time.monotonic(),
+            time.process_time(),
+            _cpu_s(self._server_pid),
+            sum(map(_cpu_s, self._companions)),
+            _busy_s(),
+        )
+
+
+def _cpu_s(pid: int) -> float:
+    """Processor seconds of all threads of a process, in steps of 10 ms."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+
+
+def _busy_s() -> float:
+    """Seconds that all cores together were not idle, stolen time included."""
+    user, nice, system, _idle, _iowait, *rest = map(
+        int, Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
+    )
+    return (user + nice + system + sum(rest)) / _TICKS_PER_S
+
+
+def rss_bytes(pid: int) -> int:
+    """Resident memory of a process."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Rss:"):
+            return int(line.split()[1]) * 1024
+    raise ValueError(f"no Rss in /proc/{pid}/smaps_rollup")
+
+
+def pin(pid: int, core: int) -> None:
+    """Move every thread of a running process to a core."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        os.sched_setaffinity(int(task.name), {core})
+
+
+def file_system(path: Path) -> str:
+    """The type of the file system that holds a path: on tmpfs, durable writes cost nothing."""
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    holding = [m for m in mounts if path.resolve().is_relative_to(m[1])]
+    return max(holding, key=lambda mount: len(mount[1]))[2]

@@ -1,0 +1,148 @@
+"""What a run measures on: the relay, the services and their people, all up at the same time.
+
+Whichever is not measured is idle, so relay and Duet are compared within seconds of each other.
+"""
+
+import contextlib
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from bench import tool
+from bench.load import LoadPlan, LoadResult, PairPlan
+from bench.people import Person, sign_up
+from bench.record import Record, spread
+from bench.services import Relay, Services, relay, services
+from bench.wire import IdKind
+
+__all__ = ["Options", "Stage", "say", "shares", "stage"]
+
+PEOPLE = 100
+GENERATOR_IS_LIMIT = 0.9
+"""Share of its core from which on the generator may be what is measured."""
+DISTURBED = 0.1
+"""Cores that others may use during a measurement before it is done again."""
+_TRIES = 3
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How long and how often."""
+
+    directory: Path
+    """Databases are made in a new directory in here; it must be on a disk."""
+    repetitions: int
+    warm_up_s: float
+    measured_s: float
+    shares_of_peak: tuple[float, ...]
+    connects: int
+    idle_connections: int
+    client_ids: IdKind
+    repeats_when_disturbed: int
+    """Measurements that may be done again in the whole run."""
+
+
+class Stage:
+    """Runs message loads against either server."""
+
+    def __init__(
+        self,
+        baseline: Relay,
+        duet: Services,
+        people: list[Person],
+        options: Options,
+        record: Record,
+    ) -> None:
+        self.relay = baseline
+        self.duet = duet
+        self.people = people
+        self._options = options
+        self._record = record
+        self._repeats_left = options.repeats_when_disturbed
+
+    def load(
+        self, server: str, *, pairs: int, window: int, rate_per_s: float | None = None
+    ) -> LoadResult:
+        """Measure "relay" or "duet"; again when others disturbed it, keeping the quietest try.
+
+        Raises:
+            RuntimeError: the server failed, or a message was lost.
+        """
+        is_duet, options = server == "duet", self._options
+        plan = LoadPlan(
+            url=self.duet.url if is_duet else self.relay.url,
+            server_pid=self.duet.gateway_pid if is_duet else self.relay.pid,
+            pairs=_duet_pairs(self.people, pairs) if is_duet else _relay_pairs(pairs),
+            window=window,
+            rate_per_s=rate_per_s,
+            warm_up_s=options.warm_up_s,
+            measured_s=options.measured_s,
+            client_ids=options.client_ids,
+        )
+        tries: list[LoadResult] = []
+        for _ in range(_TRIES):
+            result = tool.run("bench.load", plan, LoadResult)
+            if result.lost:
+                raise RuntimeError(f"{server}: {result.lost} of {result.sent} messages were lost")
+            tries.append(result)
+            if result.cpu.others <= DISTURBED or self._repeats_left == 0:
+                break
+            self._repeats_left -= 1
+        best = min(tries, key=lambda result: result.cpu.others)
+        self._warn(f"{server}, {pairs} x {window}", best)
+        return best
+
+    def _warn(self, what: str, result: LoadResult) -> None:
+        warnings = self._record.warnings
+        if result.cpu.others > DISTURBED:
+            warnings.append(f"{what}: others used {result.cpu.others:.0%} of a core meanwhile")
+        if result.cpu.generator > GENERATOR_IS_LIMIT:
+            warnings.append(
+                f"{what}: the generator used {result.cpu.generator:.0%} of its core, so it may "
+                "have been the limit"
+            )
+        if result.late_p99_us > 1000:
+            warnings.append(f"{what}: the generator was {result.late_p99_us / 1000:.1f} ms late")
+
+
+@contextlib.contextmanager
+def stage(options: Options, record: Record) -> Iterator[Stage]:
+    """Start relay and services, and sign people up."""
+    with (
+        tempfile.TemporaryDirectory(dir=options.directory, prefix="duet-bench-") as directory,
+        relay() as baseline,
+        services(Path(directory)) as duet,
+    ):
+        say(f"signing {PEOPLE} people up")
+        yield Stage(baseline, duet, sign_up(duet.profile_url, PEOPLE), options, record)
+
+
+def shares(results: list[LoadResult]) -> str:
+    """Say who used how much of its core."""
+    server = spread(result.cpu.server for result in results).median
+    generator = spread(result.cpu.generator for result in results).median
+    return f"server {server:.0%}, generator {generator:.0%} of a core"
+
+
+def say(line: str) -> None:
+    """Tell how far the run is."""
+    print(f"bench: {line}", file=sys.stderr, flush=True)
+
+
+def _duet_pairs(people: list[Person], count: int) -> list[PairPlan]:
+    return [
+        PairPlan(sender.access_token, recipient.access_token, recipient.user_id)
+        for sender, recipient in zip(
+            people[: 2 * count : 2], people[1 : 2 * count : 2], strict=True
+        )
+    ]
+
+
+def _relay_pairs(count: int) -> list[PairPlan]:
+    """Pairs whose ids are as long as Duet's."""
+    return [
+        PairPlan(f"u_sender{n:020d}", f"u_recipient{n:017d}", f"u_recipient{n:017d}")
+        for n in range(count)
+    ]
