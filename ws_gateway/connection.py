@@ -27,10 +27,7 @@ from ws_gateway.ports import (
 )
 from ws_gateway.presence import Presence
 from ws_gateway.protocol import codec, frames
-from ws_gateway.protocol.cursor import Cursors, ForeignCursor
-from ws_gateway.protocol.errors import CloseCode, ErrorCode
-from ws_gateway.protocol.rate_limit import TokenBucket
-from ws_gateway.protocol.session import (
+from ws_gateway.protocol.actions import (
     Action,
     Ask,
     Authenticate,
@@ -38,12 +35,15 @@ from ws_gateway.protocol.session import (
     Enquiry,
     Renew,
     Reply,
-    Session,
-    SessionLimits,
     Submit,
     Type,
     error_frame,
 )
+from ws_gateway.protocol.cursor import Cursors, ForeignCursor
+from ws_gateway.protocol.errors import CloseCode, ErrorCode
+from ws_gateway.protocol.rate_limit import TokenBucket
+from ws_gateway.protocol.session import Session, SessionLimits
+from ws_gateway.protocol.timestamps import timestamp
 from ws_gateway.protocol.wire import text_frame
 from ws_gateway.revocations import RevocationWatch
 from ws_gateway.websocket import GatewayWebSocket
@@ -218,7 +218,7 @@ class Connection:
             frames.Connected(
                 connection_id=self.connection_id,
                 user=frames.ConnectedUser(identity.user_id, identity.username),
-                expires_at=codec.timestamp(int(identity.expires_at * 1000)),
+                expires_at=timestamp(int(identity.expires_at * 1000)),
                 cursor=here if after is None else services.cursors.encode(after),
                 limits=services.limits,
                 tokens=identity.tokens,

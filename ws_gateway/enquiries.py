@@ -22,9 +22,10 @@ from ws_gateway.ports import (
     UserDirectory,
 )
 from ws_gateway.presence import Presence
-from ws_gateway.protocol import codec, frames, requests
+from ws_gateway.protocol import answers, frames, requests
+from ws_gateway.protocol.actions import Enquiry, error_frame
 from ws_gateway.protocol.errors import ErrorCode
-from ws_gateway.protocol.session import Enquiry, error_frame
+from ws_gateway.protocol.timestamps import timestamp
 
 __all__ = ["Enquiries"]
 
@@ -80,7 +81,7 @@ class Enquiries:
             case requests.Block() | requests.Unblock():
                 return await self._block(user_id, enquiry)
             case requests.Blocks(request_id):
-                return frames.BlockList(request_id, await self._people.blocks(user_id))
+                return answers.BlockList(request_id, await self._people.blocks(user_id))
             case requests.Preferences():
                 return await self._preferences(user_id, enquiry)
             case requests.Export():
@@ -99,7 +100,7 @@ class Enquiries:
         )
         newest_first = asked.after is None
         kept = _fitting(page.messages[::-1] if newest_first else page.messages)
-        return frames.HistoryPage(
+        return answers.HistoryPage(
             id=asked.id,
             conversation=conversation_id(user_id, peer_id),
             messages=[message_item(m) for m in (reversed(kept) if newest_first else kept)],
@@ -118,7 +119,7 @@ class Enquiries:
         kept = _fitting([summary.last_message for summary in summaries])
         more, summaries = more or len(kept) < len(summaries), summaries[: len(kept)]
         names = await asyncio.gather(*(self._username(s.peer) for s in summaries))
-        return frames.ConversationList(
+        return answers.ConversationList(
             id=asked.id,
             items=[
                 self._item(user_id, summary, name)
@@ -129,15 +130,15 @@ class Enquiries:
 
     def _item(
         self, user_id: UserId, summary: ConversationSummary, username: str | None
-    ) -> frames.ConversationItem:
+    ) -> answers.ConversationItem:
         seen = summary.peer_last_seen_ms
-        return frames.ConversationItem(
+        return answers.ConversationItem(
             conversation=summary.conversation,
-            peer=frames.Peer(
+            peer=answers.Peer(
                 id=summary.peer,
                 username=username,
                 online=self._presence.is_online(summary.peer, user_id),
-                last_seen=None if seen is None else codec.timestamp(seen),
+                last_seen=None if seen is None else timestamp(seen),
             ),
             last_message=message_item(summary.last_message),
             unread=summary.unread,
@@ -155,10 +156,10 @@ class Enquiries:
         page = await self._archive.search(user_id, asked.query, peer_id, offset, asked.limit)
         kept = _fitting([hit.message for hit in page.hits])
         more = page.more or len(kept) < len(page.hits)
-        return frames.SearchResults(
+        return answers.SearchResults(
             id=asked.id,
             items=[
-                frames.SearchItem(
+                answers.SearchItem(
                     message=message_item(hit.message),
                     peer=_other(hit.message, user_id),
                     snippet=hit.snippet,
@@ -173,11 +174,11 @@ class Enquiries:
         trace = await self._archive.trace(user_id, ConversationId(asked.conversation), asked.seq)
         if trace is None:
             return error_frame(ErrorCode.MESSAGE_NOT_FOUND, request_id=asked.id)
-        return frames.TraceResult(
+        return answers.TraceResult(
             id=asked.id,
             conversation=trace.message.conversation,
             seq=trace.message.seq,
-            stored_at=codec.timestamp(trace.message.sent_at_ms),
+            stored_at=timestamp(trace.message.sent_at_ms),
             delivered_to_connections=trace.delivered_connections,
             delivered_at=_timestamp(trace.delivered_at_ms),
             received_at=_timestamp(trace.received_at_ms),
@@ -218,7 +219,7 @@ class Enquiries:
         if wanted != now:
             await self._people.set_preferences(user_id, wanted)
             self._presence.reconsider(user_id)
-        return frames.PreferenceValues(asked.id, wanted.shares_reads, wanted.shares_presence)
+        return answers.PreferenceValues(asked.id, wanted.shares_reads, wanted.shares_presence)
 
     async def _export(
         self, user_id: UserId, asked: requests.Export
@@ -229,19 +230,19 @@ class Enquiries:
                 position, after = summary.position, 0
                 name = await self._username(summary.peer)
                 head = {"conversation": summary.conversation, "with": summary.peer, "name": name}
-                yield frames.ExportChunk(asked.id, _lines([head]))
+                yield answers.ExportChunk(asked.id, _lines([head]))
                 while True:
                     page = await self._archive.history(
                         user_id, summary.peer, before=None, after=after, limit=_EXPORT_PAGE
                     )
                     kept = _fitting(page.messages)
                     if kept:
-                        yield frames.ExportChunk(asked.id, _lines(map(message_item, kept)))
+                        yield answers.ExportChunk(asked.id, _lines(map(message_item, kept)))
                         after = kept[-1].seq
                         messages += len(kept)
                     if not page.more and len(kept) == len(page.messages):
                         break
-        yield frames.Exported(asked.id, messages)
+        yield answers.Exported(asked.id, messages)
 
     async def _username(self, user_id: UserId) -> str | None:
         try:
@@ -275,4 +276,4 @@ def _other(message: Message, user_id: UserId) -> UserId:
 
 
 def _timestamp(milliseconds: int | None) -> str | None:
-    return None if milliseconds is None else codec.timestamp(milliseconds)
+    return None if milliseconds is None else timestamp(milliseconds)

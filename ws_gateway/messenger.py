@@ -39,9 +39,10 @@ from ws_gateway.ports import (
     ProfileServiceUnavailable,
     StoreUnavailable,
 )
-from ws_gateway.protocol import codec, frames
+from ws_gateway.protocol import frames
+from ws_gateway.protocol.actions import error_frame
 from ws_gateway.protocol.errors import ErrorCode
-from ws_gateway.protocol.session import error_frame
+from ws_gateway.protocol.timestamps import timestamp
 from ws_gateway.recipients import Recipients
 
 __all__ = ["Messenger", "Sender"]
@@ -275,7 +276,7 @@ def _ack(request_id: str | None, appended: Appended) -> frames.Ack:
         id=request_id or "",
         conversation=message.conversation,
         seq=message.seq,
-        sent_at=codec.timestamp(message.sent_at_ms),
+        sent_at=timestamp(message.sent_at_ms),
         duplicate=appended.duplicate,
         revision=message.revision,
     )

@@ -9,8 +9,9 @@ from ws_gateway.conversations import (
     Receipt,
     TypingNotice,
 )
-from ws_gateway.protocol import codec, frames
+from ws_gateway.protocol import answers, codec, frames
 from ws_gateway.protocol.cursor import Cursors
+from ws_gateway.protocol.timestamps import timestamp
 from ws_gateway.protocol.wire import text_frame
 
 __all__ = ["TYPING_EXPIRES_MS", "Rendering", "message_item"]
@@ -38,7 +39,7 @@ class Rendering:
                     from_=message.sender,
                     text=message.text,
                     revision=message.revision,
-                    edited_at=codec.timestamp(message.changed_at_ms or 0),
+                    edited_at=timestamp(message.changed_at_ms or 0),
                     cursor=cursor,
                 )
             case EventKind.EDITED | EventKind.DELETED:
@@ -47,7 +48,7 @@ class Rendering:
                     seq=message.seq,
                     from_=message.sender,
                     revision=message.revision,
-                    deleted_at=codec.timestamp(message.changed_at_ms or 0),
+                    deleted_at=timestamp(message.changed_at_ms or 0),
                     cursor=cursor,
                 )
             case EventKind.ERASED:
@@ -80,20 +81,20 @@ class Rendering:
         return text_frame(
             codec.encode(
                 frames.PresenceFrame(
-                    notice.user, notice.online, None if seen is None else codec.timestamp(seen)
+                    notice.user, notice.online, None if seen is None else timestamp(seen)
                 )
             )
         )
 
 
-def message_item(message: Message) -> frames.MessageItem:
+def message_item(message: Message) -> answers.MessageItem:
     """Render a message within an answer."""
-    return frames.MessageItem(
+    return answers.MessageItem(
         conversation=message.conversation,
         seq=message.seq,
         from_=message.sender,
         text=message.text,
-        sent_at=codec.timestamp(message.sent_at_ms),
+        sent_at=timestamp(message.sent_at_ms),
         revision=message.revision,
         edited_at=_edited_at(message),
         deleted=message.deleted,
@@ -107,7 +108,7 @@ def _message(message: Message, cursor: str, *, with_id: bool) -> frames.MessageF
         from_=message.sender,
         to=message.recipient,
         text=message.text,
-        sent_at=codec.timestamp(message.sent_at_ms),
+        sent_at=timestamp(message.sent_at_ms),
         cursor=cursor,
         id=message.client_id if with_id else None,
         revision=message.revision,
@@ -119,4 +120,4 @@ def _message(message: Message, cursor: str, *, with_id: bool) -> frames.MessageF
 def _edited_at(message: Message) -> str | None:
     if message.changed_at_ms is None or message.deleted:
         return None
-    return codec.timestamp(message.changed_at_ms)
+    return timestamp(message.changed_at_ms)

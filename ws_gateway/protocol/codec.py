@@ -4,15 +4,12 @@
 nesting deep enough to exhaust the stack.
 """
 
-import datetime
-import functools
-
 import msgspec
 
 from ws_gateway.protocol.frames import ServerFrame
 from ws_gateway.protocol.requests import Request
 
-__all__ = ["InvalidFrame", "InvalidUtf8", "MalformedJson", "decode", "encode", "timestamp"]
+__all__ = ["InvalidFrame", "InvalidUtf8", "MalformedJson", "decode", "encode"]
 
 _decoder = msgspec.json.Decoder(Request)
 _encoder = msgspec.json.Encoder()
@@ -66,14 +63,6 @@ def decode(raw: bytes | bytearray | str) -> Request:
 def encode(frame: ServerFrame) -> bytes:
     """Write one server frame as UTF-8 JSON."""
     return _encoder.encode(frame)
-
-
-@functools.lru_cache(maxsize=256)  # one batch shares one moment
-def timestamp(milliseconds: int) -> str:
-    """Format milliseconds since the epoch as RFC 3339 in UTC."""
-    seconds, remainder_ms = divmod(milliseconds, 1000)
-    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{remainder_ms:03d}Z"
 
 
 def _request_id(raw: bytes | bytearray | str) -> str | None:

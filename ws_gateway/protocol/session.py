@@ -9,32 +9,29 @@ kin; each returns the one thing to do next. Whoever drives it (`ws_gateway.conne
 """
 
 import enum
-from typing import TypeAlias
 
 import msgspec
 
 from shared.ids import ConversationId, UserId
-from ws_gateway.conversations import Change, Deletion, Draft, Edit, Mark, is_valid_client_id
+from ws_gateway.conversations import Deletion, Draft, Edit, Mark, is_valid_client_id
 from ws_gateway.identity import Identity
 from ws_gateway.protocol import codec, frames, requests
-from ws_gateway.protocol.errors import ERRORS, CloseCode, ErrorCode
+from ws_gateway.protocol.actions import (
+    Action,
+    Ask,
+    Authenticate,
+    Close,
+    Renew,
+    Reply,
+    Submit,
+    Type,
+    error_frame,
+)
+from ws_gateway.protocol.errors import CloseCode, ErrorCode
 from ws_gateway.protocol.rate_limit import RateLimit, Strikes, TokenBucket
+from ws_gateway.protocol.timestamps import timestamp
 
-__all__ = [
-    "Action",
-    "Ask",
-    "Authenticate",
-    "Close",
-    "Enquiry",
-    "Renew",
-    "Reply",
-    "Session",
-    "SessionLimits",
-    "State",
-    "Submit",
-    "Type",
-    "error_frame",
-]
+__all__ = ["Session", "SessionLimits", "State"]
 
 
 class State(enum.Enum):
@@ -58,94 +55,6 @@ class SessionLimits(msgspec.Struct, frozen=True):
     """For everything one connection asks."""
     messages: RateLimit = RateLimit(10.0, 50)
     """For what a user writes, on all connections together."""
-
-
-class Authenticate(msgspec.Struct, frozen=True):
-    """Verify these tokens, then call `verified` or `refused`. Read nothing until then."""
-
-    access_token: str
-    refresh_token: str | None
-    resume: str | None
-
-    def __repr__(self) -> str:
-        return "Authenticate(…)"
-
-
-class Renew(msgspec.Struct, frozen=True):
-    """Verify this token, then call `renewed` or `not_renewed`; go on reading meanwhile."""
-
-    request_id: str
-    access_token: str
-
-    def __repr__(self) -> str:
-        return f"Renew({self.request_id!r}, …)"
-
-
-class Submit(msgspec.Struct, frozen=True, gc=False):
-    """Commit this change; its outcome answers the client."""
-
-    change: Change
-
-
-Enquiry: TypeAlias = (
-    requests.History
-    | requests.Conversations
-    | requests.Search
-    | requests.Trace
-    | requests.Block
-    | requests.Unblock
-    | requests.Blocks
-    | requests.Preferences
-    | requests.Export
-)
-
-
-class Ask(msgspec.Struct, frozen=True):
-    """Look this up, or set it, and answer; in the order of asking."""
-
-    enquiry: Enquiry
-
-
-class Type(msgspec.Struct, frozen=True):
-    """Tell the other person, if they may know, that this one types."""
-
-    to: UserId
-    active: bool
-
-
-class Reply(msgspec.Struct, frozen=True):
-    """Send this frame to the client."""
-
-    frame: frames.ServerFrame
-
-
-class Close(msgspec.Struct, frozen=True):
-    """Send `frame`, when there is one, then close with `code`."""
-
-    code: CloseCode
-    frame: frames.Error | None = None
-    reason: str = ""
-
-
-Action: TypeAlias = Authenticate | Renew | Submit | Ask | Type | Reply | Close
-
-
-def error_frame(
-    code: ErrorCode,
-    *,
-    request_id: str | None = None,
-    detail: str | None = None,
-    retry_after_ms: int | None = None,
-) -> frames.Error:
-    """Make the `error` frame of a code; `detail` says more than its standing message."""
-    rule = ERRORS[code]
-    return frames.Error(
-        code=code.value,
-        message=f"{rule.message} ({detail})" if detail else rule.message,
-        retryable=rule.retryable,
-        id=request_id,
-        retry_after_ms=retry_after_ms,
-    )
 
 
 class Session:
@@ -234,7 +143,7 @@ class Session:
             self.identity = held = identity
             self._schedule_expiry(identity)
         return Reply(
-            frames.Refreshed(id=request_id, expires_at=codec.timestamp(int(held.expires_at * 1000)))
+            frames.Refreshed(id=request_id, expires_at=timestamp(int(held.expires_at * 1000)))
         )
 
     def not_renewed(self, request_id: str, *, verifiable: bool) -> Reply:

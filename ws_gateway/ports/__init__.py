@@ -1,0 +1,50 @@
+"""What the gateway needs from the world, as it says it itself.
+
+Each port has an adapter in `ws_gateway.adapters` (SQLite, this process, the profile service) and
+room for another (PostgreSQL, NATS). The contract tests in tests/contract run on every one.
+"""
+
+from ws_gateway.ports.archive import (
+    ConversationSummary,
+    MessageArchive,
+    MessagePage,
+    SearchHit,
+    SearchPage,
+    Trace,
+)
+from ws_gateway.ports.bus import MessageBus
+from ws_gateway.ports.messages import EventPage, MessageStore, StoreUnavailable
+from ws_gateway.ports.people import PeopleStore, Preferences
+from ws_gateway.ports.profile import (
+    FeedEvent,
+    FeedReady,
+    FeedReset,
+    IdentityVerifier,
+    ProfileService,
+    ProfileServiceUnavailable,
+    RevocationFeed,
+    UserDirectory,
+)
+
+__all__ = [
+    "ConversationSummary",
+    "EventPage",
+    "FeedEvent",
+    "FeedReady",
+    "FeedReset",
+    "IdentityVerifier",
+    "MessageArchive",
+    "MessageBus",
+    "MessagePage",
+    "MessageStore",
+    "PeopleStore",
+    "Preferences",
+    "ProfileService",
+    "ProfileServiceUnavailable",
+    "RevocationFeed",
+    "SearchHit",
+    "SearchPage",
+    "StoreUnavailable",
+    "Trace",
+    "UserDirectory",
+]

@@ -1,0 +1,64 @@
+"""What a gateway remembers of people beside their messages."""
+
+from typing import Protocol
+
+import msgspec
+
+from shared.ids import UserId
+
+__all__ = ["PeopleStore", "Preferences"]
+
+
+class Preferences(msgspec.Struct, frozen=True):
+    """What a person lets others see."""
+
+    shares_reads: bool = True
+    shares_presence: bool = True
+
+
+class PeopleStore(Protocol):
+    """What the gateway remembers of people. Every call may raise StoreUnavailable."""
+
+    async def peers(self, user_id: UserId, limit: int) -> list[UserId]:
+        """Return whom a user has a conversation with and no block either way, newest first."""
+        ...
+
+    async def preferences(self, user_id: UserId) -> Preferences:
+        """Return what a user lets others see."""
+        ...
+
+    async def set_preferences(self, user_id: UserId, preferences: Preferences) -> None:
+        """Remember what a user lets others see."""
+        ...
+
+    async def set_last_seen(self, user_id: UserId, at_ms: int) -> None:
+        """Remember when a user's last connection ended."""
+        ...
+
+    async def block(self, blocker: UserId, blocked: UserId, at_ms: int) -> None:
+        """Refuse what `blocked` sends to `blocker` from now on. Safe to repeat."""
+        ...
+
+    async def unblock(self, blocker: UserId, blocked: UserId) -> None:
+        """Take what they send again. Safe to repeat."""
+        ...
+
+    async def blocks(self, blocker: UserId) -> list[UserId]:
+        """Return whom a user blocks, newest first."""
+        ...
+
+    async def feed_event_id(self) -> str | None:
+        """Return how far the revocation feed has been followed."""
+        ...
+
+    async def follow_feed(self, event_id: str, deleted: UserId | None = None) -> None:
+        """Remember how far the feed has been followed and, at once, that a user is to be erased."""
+        ...
+
+    async def users_to_erase(self) -> list[UserId]:
+        """Return the users whose erasure was not finished."""
+        ...
+
+    async def finish_erasure(self, user_id: UserId) -> None:
+        """Forget that a user is to be erased, and whom they blocked: it is done."""
+        ...
