@@ -8,7 +8,7 @@ from bench.record import Point
 __all__ = ["latency_plot"]
 
 _WIDTH, _HEIGHT = 760, 460
-_LEFT, _RIGHT, _TOP, _BOTTOM = 78, 20, 52, 56
+_LEFT, _RIGHT, _TOP, _BOTTOM = 78, 34, 52, 56
 _SERIES = (
     ("duet", "Duet, every message on disk", "#0b6e4f"),
     ("relay", "bare relay, nothing stored", "#8a8f98"),
@@ -56,7 +56,7 @@ def latency_plot(points: Sequence[Point]) -> str:
         p50 = [(x(p.rate_per_s), y(p.result.ack.p50_us / 1e3)) for p in mine]
         p99 = [(x(p.rate_per_s), y(p.result.ack.p99_us / 1e3)) for p in mine]
         parts += [_curve(p50, colour), _curve(p99, colour, dashed=True)]
-        left = _LEFT + 330 * number
+        left = _LEFT + 345 * number
         parts.append(_line(left, 38, left + 26, 38, colour=colour, width=3))
         parts.append(_text(left + 32, 42, f"{label} (p50; dashed: p99)"))
     return "\n".join([*parts, "</svg>", ""])

@@ -32,13 +32,17 @@ def run(
     Raises:
         RuntimeError: it failed; the message is what it said.
     """
-    finished = subprocess.run(
-        [*([] if core is None else ["taskset", "-c", str(core)]), sys.executable, "-m", module],
-        input=msgspec.json.encode(plan),
-        capture_output=True,
-        timeout=_TIMEOUT_S,
-        check=False,
-    )
+    pinned = [] if core is None else ["taskset", "-c", str(core)]
+    try:
+        finished = subprocess.run(
+            [*pinned, sys.executable, "-m", module],
+            input=msgspec.json.encode(plan),
+            capture_output=True,
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"{module} took more than {_TIMEOUT_S:g} s") from None
     if finished.returncode != 0:
         raise RuntimeError(finished.stderr.decode().strip())
     return msgspec.json.decode(finished.stdout, type=result)
