@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import msgspec
 
@@ -64,7 +64,7 @@ class RevocationFeed:
 
     async def follow(
         self, last_id: str | None
-    ) -> AsyncIterator[Ready | Reset | Revoked | KeepAlive]:
+    ) -> AsyncGenerator[Ready | Reset | Revoked | KeepAlive]:
         """Yield what comes after `last_id`, or after now when it is None, until closed.
 
         Raises:

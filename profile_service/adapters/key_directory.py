@@ -91,7 +91,9 @@ class KeyDirectory:
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
-        made_at = datetime.fromtimestamp(self._now(), UTC).strftime(_TIME_FORMAT)
+        newest_s = max(map(_made_at_s, self._files()), default=0.0)
+        made_at_s = max(self._now(), newest_s + 0.001)  # it signs, whatever the clock says
+        made_at = datetime.fromtimestamp(made_at_s, UTC).strftime(_TIME_FORMAT)
         identifier = key_id(key.public_key())
         descriptor, temporary = tempfile.mkstemp(dir=self._path, prefix=".key-")  # 0600
         try:

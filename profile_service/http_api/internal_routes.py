@@ -1,6 +1,7 @@
 """Routes for Duet's other services: verify tokens, look users up, follow revocations."""
 
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
 
 import msgspec
 import structlog
@@ -156,13 +157,14 @@ class InternalRoutes:
         )
 
     async def _events(
-        self, first: FeedItem, items: AsyncIterator[FeedItem]
+        self, first: FeedItem, items: AsyncGenerator[FeedItem]
     ) -> AsyncIterator[bytes]:
         self._metrics.following(+1)
         try:
-            yield _event(first)
-            async for item in items:
-                yield _event(item)
+            async with contextlib.aclosing(items):
+                yield _event(first)
+                async for item in items:
+                    yield _event(item)
         except StoreUnavailable as error:  # the follower will resume where it was
             _log.warning("revocation_feed_interrupted", reason=str(error))
         finally:

@@ -42,6 +42,14 @@ def test_the_newest_key_signs_and_the_older_ones_verify(
     assert set(ring.verifying) == {first, second}
 
 
+def test_a_new_key_signs_even_if_the_clock_was_set_back(
+    directory: KeyDirectory, clock: ManualClock
+) -> None:
+    directory.load()
+    clock.advance(-DAY_S)
+    assert directory.load().signing_id != directory.rotate(DAY_S) == directory.load().signing_id
+
+
 def test_a_key_goes_when_it_was_superseded_long_enough_ago(
     directory: KeyDirectory, clock: ManualClock
 ) -> None:
