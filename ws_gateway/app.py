@@ -13,7 +13,7 @@ from shared.service_auth import ServiceCredentials
 from ws_gateway.adapters.local_bus import LocalBus
 from ws_gateway.adapters.profile_client import ProfileClient
 from ws_gateway.adapters.sqlite_stores import SqliteStores, open_sqlite_stores
-from ws_gateway.connection import Connection, ConnectionServices
+from ws_gateway.connection import Connection
 from ws_gateway.conversations import MAX_TEXT_CHARACTERS
 from ws_gateway.delivery.connection_map import ConnectionMap, LiveConnection
 from ws_gateway.delivery.outbox import OutboxLimits
@@ -32,6 +32,7 @@ from ws_gateway.protocol.session import SessionLimits
 from ws_gateway.recipients import Recipients
 from ws_gateway.revocations import RevocationWatch
 from ws_gateway.server import PATH, GatewayServer, ServerLimits
+from ws_gateway.services import ConnectionServices
 from ws_gateway.settings import Settings
 
 __all__ = ["Gateway", "run", "serving"]

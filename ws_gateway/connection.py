@@ -1,81 +1,48 @@
 """One client's connection: its session's actions become I/O, and I/O its input."""
 
 import asyncio
-import collections
-import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
-import msgspec
 import structlog
 from websockets.exceptions import ConnectionClosed
 
-from shared.ids import ConnectionId, UserId, new_connection_id
+from shared.ids import ConnectionId, new_connection_id
 from shared.introspection import TokenPair
-from ws_gateway.delivery.connection_map import ConnectionMap
-from ws_gateway.delivery.rendering import Rendering
 from ws_gateway.delivery.replay import Replay
-from ws_gateway.enquiries import Enquiries
+from ws_gateway.enquiry_queue import EnquiryQueue
 from ws_gateway.identity import Identity
-from ws_gateway.messenger import Messenger
-from ws_gateway.metrics import Metrics
 from ws_gateway.ports import (
-    IdentityVerifier,
-    MessageStore,
     ProfileServiceUnavailable,
     StoreUnavailable,
 )
-from ws_gateway.presence import Presence
 from ws_gateway.protocol import codec, frames
 from ws_gateway.protocol.actions import (
     Action,
     Ask,
     Authenticate,
     Close,
-    Enquiry,
     Renew,
     Reply,
     Submit,
     Type,
     error_frame,
 )
-from ws_gateway.protocol.cursor import Cursors, ForeignCursor
+from ws_gateway.protocol.cursor import ForeignCursor
 from ws_gateway.protocol.errors import CloseCode, ErrorCode
-from ws_gateway.protocol.rate_limit import TokenBucket
-from ws_gateway.protocol.session import Session, SessionLimits
+from ws_gateway.protocol.session import Session
 from ws_gateway.protocol.timestamps import timestamp
 from ws_gateway.protocol.wire import text_frame
-from ws_gateway.revocations import RevocationWatch
+from ws_gateway.services import ConnectionServices
 from ws_gateway.websocket import GatewayWebSocket
 
-__all__ = ["Connection", "ConnectionServices"]
+__all__ = ["Connection"]
 
 _RETRY_AFTER_MS = 2000
 _MAX_UNANSWERED = 512
 """Changes of one connection that may wait for their answer before it is read no further."""
-_MAX_ENQUIRIES = 64
-_COUNTED_CLOSES = frozenset([*CloseCode, 1002])
 
 _log = structlog.get_logger(__name__)
-
-
-class ConnectionServices(msgspec.Struct, frozen=True, kw_only=True):
-    """What every connection of a gateway works with."""
-
-    verifier: IdentityVerifier
-    store: MessageStore
-    messenger: Messenger
-    enquiries: Enquiries
-    presence: Presence
-    connections: ConnectionMap
-    revocations: RevocationWatch
-    rendering: Rendering
-    cursors: Cursors
-    metrics: Metrics
-    limits: frames.Limits
-    session_limits: SessionLimits
-    bucket_of: Callable[[UserId], TokenBucket]
-    now: Callable[[], float] = time.time
 
 
 class Connection:
@@ -94,7 +61,7 @@ class Connection:
         self._replay: Replay | None = None
         self._replayed_to = 0
         """A replay may read what is committed before it is published: that is not sent twice."""
-        self._enquiries: collections.deque[Enquiry] = collections.deque()
+        self._enquiries = EnquiryQueue(services.enquiries, self.send, websocket.drained)
         self._unanswered = 0
 
     @property
@@ -168,7 +135,8 @@ class Connection:
             case Reply(frame):
                 self.send(frame)
             case Ask(enquiry):
-                self._ask(enquiry)
+                if self._enquiries.put(self.identity.user_id, enquiry):
+                    self._start(self._enquiries.work_off())
             case Type(to, active):
                 self._services.presence.typing(self.identity.user_id, to, active)
             case Renew():
@@ -273,31 +241,6 @@ class Connection:
         self._perform_now(result)
         self._set_timer()
 
-    def _ask(self, enquiry: Enquiry) -> None:
-        """Have enquiries answered one after the other."""
-        if len(self._enquiries) >= _MAX_ENQUIRIES:
-            self.send(
-                error_frame(
-                    ErrorCode.OVERLOADED, request_id=enquiry.id, retry_after_ms=_RETRY_AFTER_MS
-                )
-            )
-            return
-        self._enquiries.append(enquiry)
-        if len(self._enquiries) == 1:
-            self._start(self._answer_enquiries())
-
-    async def _answer_enquiries(self) -> None:
-        while self._enquiries:
-            enquiry = self._enquiries[0]
-            try:
-                async for frame in self._services.enquiries.answer(self.identity.user_id, enquiry):
-                    self.send(frame)
-                    await self._websocket.drained()
-            except Exception:
-                _log.exception("answering a request failed", connection_id=self.connection_id)
-                self.send(error_frame(ErrorCode.INTERNAL, request_id=enquiry.id))
-            self._enquiries.popleft()
-
     def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run a task that ends with the connection."""
         task = self._websocket.loop.create_task(coroutine)
@@ -338,14 +281,7 @@ class Connection:
         self._leave()
         received, sent = self._websocket.close_codes()
         metrics = self._services.metrics
-        metrics.closes.labels(_close_label(sent or received)).inc()
+        metrics.closed(sent or received)
         if self._websocket.aborted_slow:
             metrics.slow_readers.inc()
             _log.info("aborted a connection that fell behind", connection_id=self.connection_id)
-
-
-def _close_label(code: int | None) -> str:
-    """Name a close code in the metrics; clients must not make up label values."""
-    if code is None:
-        return "1006"
-    return str(code) if code in _COUNTED_CLOSES else "other"

@@ -7,10 +7,14 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from ws_gateway.protocol.errors import CloseCode
+
 __all__ = ["CONTENT_TYPE", "Metrics"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
+_ABNORMAL = 1006
+_KNOWN_CLOSES = frozenset([*CloseCode, 1002])
 _FAST_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 _BATCH = (1, 2, 5, 10, 20, 50, 100, 200, 512)
 
@@ -73,6 +77,11 @@ class Metrics:
             "1 while the revocation feed is connected.",
             registry=self.registry,
         )
+
+    def closed(self, code: int | None) -> None:
+        """Count a connection that ended; clients must not make up label values."""
+        known = code if code is None or code in _KNOWN_CLOSES else "other"
+        self.closes.labels(str(known or _ABNORMAL)).inc()
 
     def gauge(self, name: str, documentation: str, read: Callable[[], float]) -> None:
         """Publish a value that is read at each scrape."""

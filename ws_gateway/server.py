@@ -15,11 +15,12 @@ from websockets.exceptions import NegotiationError
 from websockets.http11 import Request, Response
 from websockets.typing import Origin, Subprotocol
 
-from ws_gateway.connection import Connection, ConnectionServices
+from ws_gateway.connection import Connection
 from ws_gateway.delivery.outbox import OutboxLimits
 from ws_gateway.metrics import CONTENT_TYPE
 from ws_gateway.protocol import frames
 from ws_gateway.protocol.errors import CloseCode
+from ws_gateway.services import ConnectionServices
 from ws_gateway.websocket import GatewayWebSocket
 
 __all__ = ["PATH", "GatewayServer", "ServerLimits"]

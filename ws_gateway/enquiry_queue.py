@@ -1,0 +1,62 @@
+"""One connection's enquiries, answered one after the other."""
+
+import collections
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from shared.ids import UserId
+from ws_gateway.enquiries import Enquiries
+from ws_gateway.protocol import frames
+from ws_gateway.protocol.actions import Enquiry, error_frame
+from ws_gateway.protocol.errors import ErrorCode
+
+__all__ = ["EnquiryQueue"]
+
+_MAX_WAITING = 64
+_RETRY_AFTER_MS = 2000
+
+_log = structlog.get_logger(__name__)
+
+
+class EnquiryQueue:
+    """Keeps answers in the order of asking, and a reader that is slow from piling them up.
+
+    For one event loop.
+    """
+
+    def __init__(
+        self,
+        enquiries: Enquiries,
+        send: Callable[[frames.ServerFrame], None],
+        drained: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._enquiries = enquiries
+        self._send = send
+        self._drained = drained
+        self._waiting: collections.deque[tuple[UserId, Enquiry]] = collections.deque()
+
+    def put(self, user_id: UserId, enquiry: Enquiry) -> bool:
+        """Take an enquiry. Returns whether `work_off` must be run for it."""
+        if len(self._waiting) >= _MAX_WAITING:
+            self._send(
+                error_frame(
+                    ErrorCode.OVERLOADED, request_id=enquiry.id, retry_after_ms=_RETRY_AFTER_MS
+                )
+            )
+            return False
+        self._waiting.append((user_id, enquiry))
+        return len(self._waiting) == 1
+
+    async def work_off(self) -> None:
+        """Answer until nothing waits."""
+        while self._waiting:
+            user_id, enquiry = self._waiting[0]
+            try:
+                async for frame in self._enquiries.answer(user_id, enquiry):
+                    self._send(frame)
+                    await self._drained()
+            except Exception:
+                _log.exception("answering a request failed", request=type(enquiry).__name__)
+                self._send(error_frame(ErrorCode.INTERNAL, request_id=enquiry.id))
+            self._waiting.popleft()
