@@ -16,13 +16,20 @@ from pathlib import Path
 import httpx
 import msgspec
 
-from bench import plot, proc, report, scenarios
+from bench import message_scenarios, plot, proc, report, service_scenarios
 from bench.record import Machine, Record
 from bench.stage import Options, stage
 
 __all__ = ["main"]
 
-SCENARIOS = ("throughput", "latency", "connects", "profile", "start")
+ON_STAGE = {
+    "throughput": message_scenarios.throughput,
+    "latency": message_scenarios.latency,
+    "connects": service_scenarios.connects,
+    "past": message_scenarios.past,
+    "profile": service_scenarios.profile,
+}
+SCENARIOS = ("start", *ON_STAGE)
 RESULTS = Path(__file__).parent / "results"
 
 _LOADED = 0.7
@@ -43,12 +50,12 @@ def main() -> int:
     failed = False
     try:
         if "start" in arguments.only:
-            scenarios.start(options, record)
-        on_stage = [name for name in SCENARIOS if name in arguments.only and name != "start"]
-        if on_stage:
+            service_scenarios.start(options, record)
+        wanted = [measure for name, measure in ON_STAGE.items() if name in arguments.only]
+        if wanted:
             with stage(options, record) as on:
-                for name in on_stage:
-                    getattr(scenarios, name)(on, options, record)
+                for measure in wanted:
+                    measure(on, options, record)
     except (RuntimeError, httpx.HTTPError) as error:
         record.warnings.append(f"stopped early: {error}")
         failed = True
@@ -76,7 +83,11 @@ def _options(arguments: argparse.Namespace, directory: Path) -> Options:
             shares_of_peak=(0.25, 0.5, 0.75),
             connects=1_000,
             idle_connections=1_000,
-            repeats_when_disturbed=10,
+            missed_messages=10_000,
+            history_messages=50_000,
+            history_pages=500,
+            repeats_when_disturbed=8,
+            patience_s=20,
             client_ids=arguments.client_ids,
         )
     return Options(
@@ -87,7 +98,11 @@ def _options(arguments: argparse.Namespace, directory: Path) -> Options:
         shares_of_peak=(0.1, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9),
         connects=5_000,
         idle_connections=10_000,
+        missed_messages=10_000,
+        history_messages=1_000_000,
+        history_pages=3_000,
         repeats_when_disturbed=30,
+        patience_s=300,
         client_ids=arguments.client_ids,
     )
 

@@ -8,32 +8,41 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import TypeAlias
 
 import picows
 
 from bench import wire
 from bench.tool import Unexpected
 
-__all__ = ["Client", "Pair", "open_client"]
+__all__ = ["Client", "OnText", "Pair", "open_client"]
 
 _HEADERS = {"Sec-WebSocket-Protocol": "duet.v1"}
+_ASIDES = (b'{"type":"presence"', b'{"type":"typing"', b'{"type":"receipt"')
+"""Frames that come unasked and answer no message."""
+
+
+OnText: TypeAlias = Callable[[bytes, bool], None]
+"""Gets each text frame after `connected`, and whether it is the last that has been received."""
 
 
 class Client(picows.WSListener):
-    """One WebSocket. `on_text` gets every text frame after `connected`, and whether more follow."""
+    """One WebSocket. Whoever owns it sets `on_text` and `failed`."""
 
-    def __init__(self, access_token: str) -> None:
+    def __init__(
+        self, access_token: str, resume: str | None = None, on_text: OnText | None = None
+    ) -> None:
         super().__init__()
-        self.connected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.on_text: Callable[[bytes, bool], None] | None = None
+        self.connected: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.on_text = on_text
         self.failed: Callable[[Exception], None] | None = None
-        self._access_token = access_token
+        self._connect_frame = wire.connect_frame(access_token, resume)
 
     def on_ws_connected(self, transport: picows.WSTransport) -> None:
         """Authenticate."""
         self.transport = transport
         self.write = transport.underlying_transport.write
-        self.write(wire.connect_frame(self._access_token))
+        self.write(self._connect_frame)
 
     def on_ws_frame(self, _transport: picows.WSTransport, frame: picows.WSFrame) -> None:
         """Take a frame."""
@@ -42,15 +51,16 @@ class Client(picows.WSListener):
                 self._fail(f"closed: {frame.get_close_code()} {frame.get_close_message()!r}")
             return
         payload = frame.get_payload_as_bytes()
-        if self.on_text is not None:
+        if not self.connected.done():
+            if payload.startswith(b'{"type":"connected"'):
+                self.connected.set_result(payload)
+            else:
+                self._fail(payload.decode())
+        elif self.on_text is not None:
             try:
                 self.on_text(payload, frame.last_in_buffer)
             except Unexpected as error:
                 self._fail(str(error))
-        elif payload.startswith(b'{"type":"connected"'):
-            self.connected.set_result(None)
-        else:
-            self._fail(payload.decode())
 
     def on_ws_disconnected(self, _transport: picows.WSTransport) -> None:
         """Tell who waits."""
@@ -68,14 +78,19 @@ class Client(picows.WSListener):
             self.failed(Unexpected(what))
 
 
-async def open_client(url: str, access_token: str) -> Client:
-    """Connect and authenticate.
+async def open_client(
+    url: str, access_token: str, *, resume: str | None = None, on_text: OnText | None = None
+) -> Client:
+    """Connect and authenticate; with `resume`, what was missed comes to `on_text`.
 
     Raises:
         Unexpected, OSError, picows.WSError: it was refused.
     """
     _, client = await picows.ws_connect(
-        lambda: Client(access_token), url, extra_headers=_HEADERS, enable_auto_pong=True
+        lambda: Client(access_token, resume, on_text),
+        url,
+        extra_headers=_HEADERS,
+        enable_auto_pong=True,
     )
     assert isinstance(client, Client)
     await client.connected
@@ -130,20 +145,22 @@ class Pair:
         self._sender.write(b"".join(frames))
 
     def _on_ack(self, payload: bytes, last: bool) -> None:
-        if not payload.startswith(b'{"type":"ack"') or self._unacked.popleft() not in payload:
+        if payload.startswith(b'{"type":"ack"') and self._unacked.popleft() in payload:
+            self.acked_ns.append(time.perf_counter_ns())
+            if len(self.acked_ns) <= len(self.delivered_ns):
+                self._newly_done += 1
+        elif not payload.startswith(_ASIDES):
             raise Unexpected(payload.decode())
-        self.acked_ns.append(time.perf_counter_ns())
-        if len(self.acked_ns) <= len(self.delivered_ns):
-            self._newly_done += 1
         if last:
             self._report()
 
     def _on_message(self, payload: bytes, last: bool) -> None:
-        if wire.message_text(len(self.delivered_ns)) not in payload:
+        if wire.message_text(len(self.delivered_ns)) in payload:
+            self.delivered_ns.append(time.perf_counter_ns())
+            if len(self.delivered_ns) <= len(self.acked_ns):
+                self._newly_done += 1
+        elif not payload.startswith(_ASIDES):
             raise Unexpected(payload.decode())
-        self.delivered_ns.append(time.perf_counter_ns())
-        if len(self.delivered_ns) <= len(self.acked_ns):
-            self._newly_done += 1
         if last:
             self._report()
 

@@ -9,9 +9,10 @@ from bench.connects import ConnectsResult
 from bench.durable_commit import CommitResult
 from bench.http_load import HttpResult
 from bench.load import LoadResult
+from bench.past import PastResult
 from bench.start import StartResult
 
-__all__ = ["Machine", "Point", "Record", "Row", "Spread", "Throughput", "spread"]
+__all__ = ["Machine", "Point", "Record", "Row", "Spread", "Throughput", "exactly", "spread"]
 
 
 class Spread(msgspec.Struct, frozen=True):
@@ -26,6 +27,11 @@ def spread(values: Iterable[float]) -> Spread:
     """Take the median and the extremes."""
     listed = list(values)
     return Spread(statistics.median(listed), min(listed), max(listed))
+
+
+def exactly(value: float) -> Spread:
+    """A value that was measured once."""
+    return Spread(value, value, value)
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +97,7 @@ class Record(msgspec.Struct, kw_only=True):
     points: list[Point] = []
     connects: dict[str, list[ConnectsResult]] = {}
     profile: dict[str, list[HttpResult]] = {}
+    past: list[PastResult] = []
     starts: list[StartResult] = []
     rows: list[Row] = []
     warnings: list[str] = []

@@ -26,6 +26,11 @@ SETTINGS = {
     "DUET_MAX_CONNECTIONS_PER_USER": "1000",
     # A full run takes longer than ten minutes.
     "DUET_ACCESS_TOKEN_LIFETIME_S": "86400",
+    # The limiter is on, as always, but the load is not what it is there to stop.
+    "DUET_MESSAGES_PER_S": "1000000",
+    "DUET_MESSAGE_BURST": "1000000",
+    "DUET_REQUESTS_PER_S": "1000000",
+    "DUET_REQUEST_BURST": "1000000",
     "DUET_LOG_LEVEL": "warning",
 }
 """What differs from the defaults; everything else is as a user has it."""

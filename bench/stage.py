@@ -6,12 +6,13 @@ Whichever is not measured is idle, so relay and Duet are compared within seconds
 import contextlib
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
-from bench import tool
+from bench import proc, tool
 from bench.load import LoadPlan, LoadResult, PairPlan
 from bench.people import Person, sign_up
 from bench.record import Record, spread
@@ -26,6 +27,7 @@ GENERATOR_IS_LIMIT = 0.9
 DISTURBED = 0.1
 """Cores that others may use during a measurement before it is done again."""
 _TRIES = 3
+_LOOK_S = 0.25
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,9 +41,14 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     shares_of_peak: tuple[float, ...]
     connects: int
     idle_connections: int
+    missed_messages: int
+    history_messages: int
+    history_pages: int
     client_ids: IdKind
     repeats_when_disturbed: int
     """Measurements that may be done again in the whole run."""
+    patience_s: float
+    """How long to wait, in the whole run, for others to leave the machine alone."""
 
 
 class Stage:
@@ -61,6 +68,7 @@ class Stage:
         self._options = options
         self._record = record
         self._repeats_left = options.repeats_when_disturbed
+        self._patience_s = options.patience_s
 
     def load(
         self, server: str, *, pairs: int, window: int, rate_per_s: float | None = None
@@ -83,6 +91,7 @@ class Stage:
         )
         tries: list[LoadResult] = []
         for _ in range(_TRIES):
+            self._wait_for_quiet()
             result = tool.run("bench.load", plan, LoadResult)
             if result.lost:
                 raise RuntimeError(f"{server}: {result.lost} of {result.sent} messages were lost")
@@ -93,6 +102,15 @@ class Stage:
         best = min(tries, key=lambda result: result.cpu.others)
         self._warn(f"{server}, {pairs} x {window}", best)
         return best
+
+    def _wait_for_quiet(self) -> None:
+        """Let others finish what they do now, as long as patience lasts."""
+        while self._patience_s > 0:
+            meter = proc.CpuMeter(self.duet.gateway_pid)
+            time.sleep(_LOOK_S)
+            self._patience_s -= _LOOK_S
+            if meter.shares().others <= DISTURBED:
+                return
 
     def _warn(self, what: str, result: LoadResult) -> None:
         warnings = self._record.warnings

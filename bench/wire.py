@@ -9,7 +9,15 @@ import secrets
 import time
 from typing import Literal
 
-__all__ = ["TEXT_CHARACTERS", "ClientIds", "IdKind", "connect_frame", "masked_text", "send_frame"]
+__all__ = [
+    "TEXT_CHARACTERS",
+    "ClientIds",
+    "IdKind",
+    "connect_frame",
+    "masked_text",
+    "message_text",
+    "send_frame",
+]
 
 TEXT_CHARACTERS = 53
 """Length of a message's text: a typical chat message."""
@@ -27,9 +35,10 @@ def masked_text(payload: bytes) -> bytes:
     return b"\x81\xfe" + length.to_bytes(2, "big") + bytes(4) + payload
 
 
-def connect_frame(access_token: str) -> bytes:
-    """The first frame of a connection, as wire bytes."""
-    return masked_text(b'{"type":"connect","access_token":"%b"}' % access_token.encode())
+def connect_frame(access_token: str, resume: str | None = None) -> bytes:
+    """The first frame of a connection, as wire bytes; `resume` is the last cursor seen."""
+    cursor = f',"resume":"{resume}"' if resume else ""
+    return masked_text(f'{{"type":"connect","access_token":"{access_token}"{cursor}}}'.encode())
 
 
 def message_text(number: int) -> bytes:

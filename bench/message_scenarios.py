@@ -1,0 +1,185 @@
+"""Measurements with messages, one function for each group of targets; each adds to the record."""
+
+from bench import tool
+from bench.durable_commit import CommitPlan, CommitResult
+from bench.past import PastPlan, PastResult
+from bench.people import sign_up
+from bench.record import Point, Record, Row, Throughput, exactly, spread
+from bench.stage import Options, Stage, say, shares
+
+__all__ = ["latency", "past", "throughput"]
+
+_CLOSED_LOOPS = ((50, 20, 1.0), (50, 1, 0.6), (1, 1, None))
+"""Pairs, messages in flight for each, and how many times the relay's throughput is wanted."""
+_PEAK = (50, 20)
+
+
+def throughput(on: Stage, options: Options, record: Record) -> None:
+    """Closed loop, relay and Duet in turns."""
+    for pairs, window, target in _CLOSED_LOOPS:
+        measured = Throughput(pairs=pairs, window=window)
+        for repetition in range(options.repetitions):
+            say(f"{pairs} pairs x {window}, {repetition + 1} of {options.repetitions}")
+            if (pairs, window) == (1, 1):
+                plan = CommitPlan(directory=str(on.duet.data_dir))
+                measured.commits.append(
+                    tool.run("bench.durable_commit", plan, CommitResult, core=tool.SERVER_CORE)
+                )
+            for server, results in (("relay", measured.relay), ("duet", measured.duet)):
+                results.append(on.load(server, pairs=pairs, window=window))
+        record.throughput.append(measured)
+        _throughput_rows(measured, target, record)
+
+
+def _throughput_rows(measured: Throughput, target: float | None, record: Record) -> None:
+    name = f"{measured.pairs} pairs x {measured.window}"
+    for server, results in (("relay", measured.relay), ("Duet", measured.duet)):
+        latency_ms = spread(result.ack.p50_us / 1000 for result in results)
+        record.rows.append(
+            Row(
+                what=f"{name}: {server}",
+                value=spread(result.messages_per_s for result in results),
+                unit="msg/s",
+                note=f"ack p50 {latency_ms.median:.3g} ms; {shares(results)}",
+            )
+        )
+    record.rows.append(
+        Row(
+            what=f"{name}: Duet / relay",
+            value=spread(_ratios(measured)),
+            unit="x",
+            target=target,
+            note=f"for each CPU second {spread(_ratios_for_cpu(measured)).median:.2f} x",
+        )
+    )
+    if measured.commits:
+        in_turn = zip(measured.duet, measured.relay, measured.commits, strict=True)
+        commit_us = spread(commit.p50_us for commit in measured.commits).median
+        record.rows.append(
+            Row(
+                what=f"{name}: ack p50 / (commit + relay)",
+                value=spread(d.ack.p50_us / (r.ack.p50_us + c.p50_us) for d, r, c in in_turn),
+                unit="x",
+                target=1.5,
+                at_most=True,
+                note=f"one durable SQLite commit: {commit_us:.0f} us",
+            )
+        )
+
+
+def latency(on: Stage, options: Options, record: Record) -> None:
+    """Open loop, at shares of each server's own peak."""
+    pairs, window = _PEAK
+    pairs, window = _PEAK
+    peaks = {server: _peak(on, server, record) for server in ("relay", "duet")}
+    for share in options.shares_of_peak:
+        for server, peak in peaks.items():
+            rate = share * peak
+            say(f"{server} at {share:.0%} of its peak, {rate:,.0f} msg/s")
+            result = on.load(server, pairs=pairs, window=window, rate_per_s=rate)
+            record.points.append(
+                Point(server=server, share_of_peak=share, rate_per_s=rate, result=result)
+            )
+    for server, target in (("relay", None), ("duet", 5.0)):
+        at_half = [p.result for p in record.points if p.server == server and p.share_of_peak == 0.5]
+        record.rows.append(
+            Row(
+                what=f"ack p99 at half of the peak: {server.replace('duet', 'Duet')}",
+                value=spread(result.ack.p99_us / 1000 for result in at_half),
+                unit="ms",
+                target=target,
+                at_most=True,
+                note=f"{peaks[server] / 2:,.0f} msg/s; p50 {at_half[0].ack.p50_us / 1000:.3g} ms; "
+                f"{shares(at_half)}",
+            )
+        )
+
+
+def _peak(on: Stage, server: str, record: Record) -> float:
+    """Messages a second in the closed loop, measured now when it was not before."""
+    pairs, window = _PEAK
+    for measured in record.throughput:
+        if (measured.pairs, measured.window) == _PEAK:
+            results = measured.duet if server == "duet" else measured.relay
+            return spread(result.messages_per_s for result in results).median
+    return on.load(server, pairs=pairs, window=window).messages_per_s
+
+
+def past(on: Stage, options: Options, record: Record) -> None:
+    """Catching up, paging through a long conversation, and throughput beside it."""
+    for messages, resume, pages in (
+        (options.missed_messages, True, 0),
+        (options.history_messages, False, options.history_pages),
+    ):
+        say(f"a conversation of {messages:,} messages")
+        sender, recipient = sign_up(on.duet.profile_url, 2)
+        plan = PastPlan(
+            url=on.duet.url,
+            server_pid=on.duet.gateway_pid,
+            sender_token=sender.access_token,
+            recipient_token=recipient.access_token,
+            sender_id=sender.user_id,
+            recipient_id=recipient.user_id,
+            messages=messages,
+            resume=resume,
+            pages=pages,
+        )
+        record.past.append(tool.run("bench.past", plan, PastResult))
+    caught_up, paged = record.past
+    record.rows += [
+        Row(
+            what=f"resume of {options.missed_messages:,} messages",
+            value=exactly(caught_up.resume_s),
+            unit="s",
+            target=0.5,
+            at_most=True,
+            note=f"the gateway grew by {caught_up.rss_growth_bytes / 1e6:.1f} MB",
+        ),
+        Row(
+            what=f"history page, 50 of {options.history_messages:,}: p99",
+            value=exactly(paged.page_p99_us / 1000),
+            unit="ms",
+            target=2,
+            at_most=True,
+            note=f"p50 {paged.page_p50_us / 1000:.2f} ms; one at a time, {options.history_pages:,}",
+        ),
+    ]
+    _throughput_beside_the_past(on, options, record)
+
+
+def _throughput_beside_the_past(on: Stage, options: Options, record: Record) -> None:
+    """Compare with the empty database by way of the relay, which does not change."""
+    pairs, window = _PEAK
+    empty = next((t for t in record.throughput if (t.pairs, t.window) == _PEAK), None)
+    if empty is None:
+        return
+    full = Throughput(pairs=pairs, window=window)
+    for _ in range(options.repetitions):
+        full.relay.append(on.load("relay", pairs=pairs, window=window))
+        full.duet.append(on.load("duet", pairs=pairs, window=window))
+    before = spread(_ratios(empty)).median
+    record.throughput.append(full)
+    record.rows.append(
+        Row(
+            what=f"{pairs} pairs x {window} with {options.history_messages:,} more stored / before",
+            value=spread(ratio / before for ratio in _ratios(full)),
+            unit="x",
+            target=0.8,
+            note=shares(full.duet),
+        )
+    )
+
+
+def _ratios(measured: Throughput) -> list[float]:
+    return [
+        duet.messages_per_s / relay.messages_per_s
+        for duet, relay in zip(measured.duet, measured.relay, strict=True)
+    ]
+
+
+def _ratios_for_cpu(measured: Throughput) -> list[float]:
+    """Messages for each second of the server's processor: steady when others use the machine."""
+    return [
+        (duet.messages_per_s / duet.cpu.server) / (relay.messages_per_s / relay.cpu.server)
+        for duet, relay in zip(measured.duet, measured.relay, strict=True)
+    ]
