@@ -77,10 +77,11 @@ async def test_deleted_user_is_closed_and_no_recipient_any_more(
 ) -> None:
     bob = gateway.profile.sign_up("bob")
     async with gateway.talking(ann) as a, gateway.talking(bob) as b:
-        await b.say(ann.user_id, "hello", "1")
-        await a.expect("message")
+        await a.say(bob.user_id, "hello", "1")
+        await b.expect("message")
         gateway.profile.delete_user(ann.user_id)
         await ended_with(a, "session_ended", 3000)
+        await b.expect("erased", user=ann.user_id)
         await b.send(type="send", id="2", to=ann.user_id, text="hello?")
         await b.expect_error("recipient_not_found", id="2")
 

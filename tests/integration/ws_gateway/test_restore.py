@@ -1,0 +1,60 @@
+"""A gateway whose database was replaced by a backup, as its clients meet it."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.client import Client
+from tests.support.fake_profile import FakeProfile
+from tests.support.gateway import running_gateway, stored_messages
+from ws_gateway.__main__ import main
+
+
+@pytest.fixture(autouse=True)
+def _data_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DUET_DATA_DIR", str(tmp_path / "data"))
+
+
+async def test_cursor_of_the_lost_database_is_answered_with_resync(tmp_path: Path) -> None:
+    data, backup = tmp_path / "data", tmp_path / "backup"
+    profile = FakeProfile()
+    ann, bob = profile.sign_up("ann"), profile.sign_up("bob")
+    async with (
+        running_gateway(data, profile=profile) as gateway,
+        gateway.talking(ann) as a,
+        gateway.talking(bob) as b,
+    ):
+        await a.say(bob.user_id, "kept", "1")
+        await b.expect("message", text="kept")
+        assert main(["backup", str(backup)]) == 0
+        await a.say(bob.user_id, "lost", "2")
+        cursor = (await b.expect("message", text="lost"))["cursor"]
+    assert main(["restore", str(backup)]) == 0
+    async with (
+        running_gateway(data, profile=profile) as gateway,
+        gateway.talking(ann) as a,
+        Client.open(gateway.url) as b,
+    ):
+        await b.connect(bob.access_token, resume=cursor)
+        assert (await b.expect("resync"))["cursor"] == b.connected["cursor"]
+        ack = await a.say(bob.user_id, "another at the same place", "3")
+        assert ack["seq"] == 2
+        await b.expect("message", seq=2, text="another at the same place")
+    assert [text for *_, text in stored_messages(data / "messages.db")] == [
+        "kept",
+        "another at the same place",
+    ]
+
+
+async def test_running_gateway_is_not_restored_under_its_feet(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with running_gateway(tmp_path / "data"):
+        assert main(["backup", str(tmp_path / "backup")]) == 0
+        assert main(["restore", str(tmp_path / "backup")]) == 1
+    assert "stop the gateway first" in capsys.readouterr().err
+
+
+def test_what_is_no_backup_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["restore", str(tmp_path / "none")]) == 1
+    assert capsys.readouterr().err == f"ws_gateway: {tmp_path / 'none'} does not exist\n"
