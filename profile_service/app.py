@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 from profile_service.accounts import Accounts
 from profile_service.adapters.key_directory import KeyDirectory, KeysUnusable
+from profile_service.adapters.sqlite_life import DATABASE_NAME
 from profile_service.adapters.sqlite_sessions import SqliteSessionStore
 from profile_service.adapters.sqlite_users import SqliteUserStore
 from profile_service.housekeeping import Housekeeping
@@ -107,7 +108,7 @@ async def open_service(
         ValueError, OSError: the service secret cannot be used.
     """
     async with contextlib.AsyncExitStack() as stack:
-        database = await Database.open(settings.data_dir / "users.db", MIGRATIONS)
+        database = await Database.open(settings.data_dir / DATABASE_NAME, MIGRATIONS)
         stack.push_async_callback(database.close)
         keys = keys_of(settings, now)
         parts = _parts(settings, database, keys, now, monotonic)

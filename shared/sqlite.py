@@ -25,7 +25,7 @@ from typing import TypeVar, cast
 import aiosqlite
 import yoyo
 
-__all__ = ["Database", "DatabaseInUse", "DatabaseUnavailable"]
+__all__ = ["Database", "DatabaseInUse", "DatabaseUnavailable", "lock"]
 
 T = TypeVar("T")
 
@@ -75,7 +75,7 @@ class Database:
             DatabaseUnavailable: it cannot be opened or migrated.
         """
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = _lock(path)
+        descriptor = lock(path)
         connections: list[aiosqlite.Connection] = []
         try:
             await asyncio.to_thread(_migrate, path, migrations)
@@ -88,12 +88,12 @@ class Database:
                 )
                 await _run(connections[-1], _configure, read_only, cache_mib)
         except (sqlite3.Error, OSError) as error:
-            await _close(connections, lock)
+            await _close(connections, descriptor)
             raise DatabaseUnavailable(f"{path}: {error}") from error
         except BaseException:
-            await _close(connections, lock)
+            await _close(connections, descriptor)
             raise
-        return cls(lock, connections[0], connections[1:])
+        return cls(descriptor, connections[0], connections[1:])
 
     async def write(self, transaction: Callable[[sqlite3.Connection], T]) -> T:
         """Run `transaction` between BEGIN IMMEDIATE and COMMIT; on return it is on the disk.
@@ -174,7 +174,12 @@ def _configure(connection: sqlite3.Connection, read_only: bool, cache_mib: int) 
     connection.execute("PRAGMA temp_store=MEMORY")
 
 
-def _lock(path: Path) -> int:
+def lock(path: Path) -> int:
+    """Keep every other process from opening `path`, until the returned descriptor is closed.
+
+    Raises:
+        DatabaseInUse: another process has it open.
+    """
     descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

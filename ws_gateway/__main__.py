@@ -1,7 +1,14 @@
-"""`python -m ws_gateway` serves. Settings come from the environment (docs/operations.md)."""
+"""Run the gateway, or do something to its data: `python -m ws_gateway --help`.
 
+Settings come from the environment (docs/operations.md).
+"""
+
+import argparse
 import errno
+import json
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 import structlog
 import uvloop
@@ -9,20 +16,33 @@ import uvloop
 from shared.logs import configure_logging
 from shared.settings import SettingsError
 from shared.sqlite import DatabaseInUse, DatabaseUnavailable
+from shared.sqlite_backup import BackupUnusable, back_up, restore
+from ws_gateway.adapters.sqlite_life import DATABASE_NAME, begin_new_life
 from ws_gateway.app import run
+from ws_gateway.protocol import asyncapi
+from ws_gateway.server import PATH, SUBPROTOCOL
 from ws_gateway.settings import Settings
 
 _EXIT_FAILED = 1
 _EXIT_USAGE = 2
 
 
-def main() -> int:
-    """Run the gateway. Returns the exit status: 0 stopped, 1 could not start, 2 bad settings."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command. Returns 0, or 1 when it could not be done, or 2 for unusable settings."""
+    parsed = _parser().parse_args(arguments)
+    if parsed.command == "asyncapi":
+        _say(json.dumps(asyncapi.describe(PATH, SUBPROTOCOL), indent=2, ensure_ascii=False))
+        return 0
     try:
         settings = Settings.load()
     except SettingsError as error:
-        print(f"ws_gateway: {error}", file=sys.stderr)  # noqa: T201 - logging needs settings
-        return _EXIT_USAGE
+        return _fail(str(error), _EXIT_USAGE)
+    if parsed.command in {"backup", "restore"}:
+        return _copy(parsed.command, settings.data_dir / DATABASE_NAME, parsed.file)
+    return _serve(settings)
+
+
+def _serve(settings: Settings) -> int:
     configure_logging("ws_gateway", level=settings.log_level, log_format=settings.log_format)
     log = structlog.get_logger("ws_gateway")
     try:
@@ -38,6 +58,46 @@ def main() -> int:
         log.error(f"cannot start: {error}")
         return _EXIT_FAILED
     return 0
+
+
+def _copy(command: str, database: Path, file: Path) -> int:
+    try:
+        if command == "backup":
+            back_up(database, file)
+            return 0
+        replaced = restore(file, database, begin_new_life)
+    except DatabaseInUse as error:
+        return _fail(f"{error}; stop the gateway first")
+    except BackupUnusable as error:
+        return _fail(str(error))
+    kept = f"; what it replaced is {replaced}" if replaced else ""
+    _say(f"restored {database}{kept}. Clients that connect will load their conversations anew.")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m ws_gateway",
+        description="Duet's gateway. Settings come from variables that begin with DUET_.",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands.add_parser("serve", help="serve (the default)")
+    commands.add_parser("asyncapi", help="print the AsyncAPI document of the protocol")
+    for name, purpose in (
+        ("backup", "copy the database to FILE; the gateway may be running"),
+        ("restore", "put the copy in FILE in the database's place; the gateway must be stopped"),
+    ):
+        commands.add_parser(name, help=purpose).add_argument("file", type=Path, metavar="FILE")
+    return parser
+
+
+def _say(text: str) -> None:
+    print(text)  # noqa: T201 - the result of a command
+
+
+def _fail(message: str, status: int = _EXIT_FAILED) -> int:
+    print(f"ws_gateway: {message}", file=sys.stderr)  # noqa: T201 - before there is a log
+    return status
 
 
 if __name__ == "__main__":

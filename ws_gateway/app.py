@@ -12,6 +12,7 @@ from shared.ids import UserId
 from shared.service_auth import ServiceCredentials
 from ws_gateway.adapters.local_bus import LocalBus
 from ws_gateway.adapters.profile_client import ProfileClient
+from ws_gateway.adapters.sqlite_life import DATABASE_NAME
 from ws_gateway.adapters.sqlite_stores import SqliteStores, open_sqlite_stores
 from ws_gateway.connection import Connection
 from ws_gateway.conversations import MAX_TEXT_CHARACTERS
@@ -204,7 +205,7 @@ async def serving(
             profile = client
         stores = await stack.enter_async_context(
             open_sqlite_stores(
-                settings.data_dir / "messages.db", busy_timeout_s=settings.database_busy_timeout_s
+                settings.data_dir / DATABASE_NAME, busy_timeout_s=settings.database_busy_timeout_s
             )
         )
         gateway = Gateway(settings, stores, profile, metrics, now)
