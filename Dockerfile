@@ -17,6 +17,7 @@ COPY shared shared
 
 FROM base AS profile_service
 COPY profile_service profile_service
+COPY clients/web clients/web
 RUN python -m compileall -q shared profile_service && chmod -R a+rX .
 USER duet
 ENV DUET_PROFILE_HOST=0.0.0.0 DUET_PROFILE_PORT=8000

@@ -23,6 +23,7 @@ from profile_service.http_api.openapi import describe
 from profile_service.http_api.operation import Guard
 from profile_service.http_api.operations_routes import OperationsRoutes
 from profile_service.http_api.session_routes import SessionRoutes
+from profile_service.http_api.web_client import WebClient
 from profile_service.limits import Limits
 from profile_service.metrics import Metrics
 from profile_service.passwords import BoundedExecutor, Passwords
@@ -201,7 +202,17 @@ def _application(parts: _Parts) -> ASGIApp:
         parts.metrics,
         allowed_origins=settings.profile_allowed_origins,
         access_log=settings.access_log,
+        web_client=_web_client(settings),
     )
+
+
+def _web_client(settings: Settings) -> WebClient | None:
+    if not settings.web_client:
+        return None
+    if not (settings.web_client_dir / "index.html").is_file():
+        _log.warning("web_client_missing", folder=str(settings.web_client_dir))
+        return None
+    return WebClient(settings.web_client_dir, settings.gateway_urls(), settings.web_image_origins)
 
 
 def _sessions(parts: _Parts) -> Sessions:

@@ -3,6 +3,7 @@
 import ipaddress
 import os
 import re
+from pathlib import Path
 from typing import Annotated
 
 import pydantic
@@ -48,6 +49,15 @@ class Settings(ServiceSettings):
     """Origins of web pages that may call from a browser, separated by commas; `*` for any."""
     profile_trusted_proxies: CommaSeparated = ()
     """Addresses or networks whose X-Forwarded-For is believed, separated by commas."""
+    web_client: bool = True
+    """Serve the web page at `/`."""
+    web_client_dir: Path = Path(__file__).resolve().parent.parent / "clients" / "web"
+    gateway_port: Port = 8765
+    """The gateway's own setting: the page looks for it there unless the next one says otherwise."""
+    web_gateway_urls: CommaSeparated = ()
+    """Where browsers reach the gateway, as `wss://chat.example.org/v1/ws`, separated by commas."""
+    web_image_origins: CommaSeparated = ()
+    """Origins whose pictures the page shows as avatars; they see who looks at them."""
     access_log: bool = False
     audit_retention_days: Positive = 90
     shutdown_timeout_s: Annotated[int, pydantic.Field(ge=1, le=300)] = 5
@@ -74,7 +84,37 @@ class Settings(ServiceSettings):
                 raise ValueError(f"{origin!r} is not an origin such as https://chat.example.org")
         return value
 
-    @pydantic.field_validator("profile_allowed_origins", "profile_trusted_proxies", mode="before")
+    @pydantic.field_validator("web_image_origins")
+    @classmethod
+    def _are_image_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]_-]+", origin):
+                raise ValueError(
+                    f"{origin!r} is not an origin such as https://pictures.example.org"
+                )
+        return value
+
+    @pydantic.field_validator("web_gateway_urls")
+    @classmethod
+    def _are_gateways(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for url in value:
+            if not re.fullmatch(r"wss?://[A-Za-z0-9.:\[\]_-]+(/[!-:<-~]*)?", url):
+                raise ValueError(f"{url!r} is not a URL such as wss://chat.example.org/v1/ws")
+        return value
+
+    def gateway_urls(self) -> tuple[str, ...]:
+        """Where the web page finds the gateway."""
+        return self.web_gateway_urls or tuple(
+            f"ws://{host}:{self.gateway_port}/v1/ws" for host in ("127.0.0.1", "localhost")
+        )
+
+    @pydantic.field_validator(
+        "profile_allowed_origins",
+        "profile_trusted_proxies",
+        "web_gateway_urls",
+        "web_image_origins",
+        mode="before",
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):

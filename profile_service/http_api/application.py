@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from profile_service.http_api.observed import Observed
 from profile_service.http_api.operation import Guard, Operation, Resource
 from profile_service.http_api.problems import problem_response
+from profile_service.http_api.web_client import WebClient
 from profile_service.metrics import Metrics
 
 __all__ = ["build_application"]
@@ -27,6 +28,7 @@ def build_application(
     *,
     allowed_origins: Sequence[str],
     access_log: bool,
+    web_client: WebClient | None = None,
 ) -> ASGIApp:
     """Make the application that serves the route table; earlier rows win.
 
@@ -34,6 +36,8 @@ def build_application(
     """
     by_path = itertools.groupby(operations, lambda operation: operation.path)
     routes = [Route(path, Resource(list(group), guard, metrics)) for path, group in by_path]
+    if web_client is not None:
+        routes += web_client.routes()
     application: ASGIApp = Router(routes, redirect_slashes=False, default=_nothing_here)
     if allowed_origins:
         application = CORSMiddleware(
