@@ -85,13 +85,13 @@ async def test_acknowledged_messages_survive_a_killed_gateway_once_and_in_order(
     stack: Stack, alice: Person, bob: Person
 ) -> None:
     sender = Sender(stack.websocket_url, alice, bob)
-    sending = asyncio.create_task(sender.keep_sending())
-    await sender.more_acknowledgements(300)
-    await asyncio.to_thread(stack.kill, "ws-gateway")
-    await asyncio.to_thread(stack.start, "ws-gateway")
-    await sender.more_acknowledgements(300)
-    sender.finish()
-    await sending
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(sender.keep_sending())
+        await sender.more_acknowledgements(300)
+        await asyncio.to_thread(stack.kill, "ws-gateway")
+        await asyncio.to_thread(stack.start, "ws-gateway")
+        await sender.more_acknowledgements(300)
+        sender.finish()
 
     assert sender.reconnects > 0
     seqs = [sender.acknowledged[one]["seq"] for one in sender.sent]
