@@ -11,7 +11,7 @@ from ws_gateway.adapters.sqlite_indexes import settle
 from ws_gateway.adapters.sqlite_revise import erased_event
 from ws_gateway.adapters.sqlite_rows import COLUMNS, N_COLUMNS, available, message_of, user_key
 from ws_gateway.conversations import Change, Event, EventKind, Outcome
-from ws_gateway.ports import EventPage
+from ws_gateway.ports import EventPage, StoreUnavailable
 
 __all__ = ["SqliteMessageStore"]
 
@@ -65,7 +65,7 @@ class SqliteMessageStore:
             is_due = position - settled >= _SETTLE_EVERY
             if is_due or not cache.is_complete or cache.is_full:
                 settled = settle(connection)
-                _insert_deliveries(connection, deliveries)
+            _insert_deliveries(connection, deliveries)
             if not cache.is_complete or cache.is_full:
                 cache.forget()
                 cache.is_complete = True
@@ -76,6 +76,7 @@ class SqliteMessageStore:
             outcomes, self._position, self._settled = await available(self._database.write(append))
         except BaseException:
             self._cache.forget()  # it may name rows that were rolled back
+            self._deliveries[:0] = deliveries
             raise
         return outcomes
 
@@ -116,10 +117,15 @@ class SqliteMessageStore:
         """Write down the deliveries that were noted."""
         deliveries, self._deliveries = self._deliveries, []
         if deliveries:
-            await available(self._database.write(lambda c: _insert_deliveries(c, deliveries)))
+            try:
+                await available(self._database.write(lambda c: _insert_deliveries(c, deliveries)))
+            except StoreUnavailable:
+                self._deliveries[:0] = deliveries
+                raise
 
     async def conversations_to_erase(self, user_id: UserId) -> list[ConversationId]:
         """Return some conversations with text of this user; see `MessageStore`."""
+        await self.settle()
 
         def read(connection: sqlite3.Connection) -> list[ConversationId]:
             rows = connection.execute(_TO_ERASE, (user_key(connection, user_id),))
@@ -193,7 +199,9 @@ CROSS JOIN conversations ON conversations.key = mine.conversation
 CROSS JOIN members ON members.user IN (mine.user, mine.peer)
     AND members.conversation = mine.conversation
 CROSS JOIN users ON users.key = members.user
-WHERE mine.user = :me AND members.marks_position >= :position AND members.received > 0
+WHERE mine.user = :me AND members.received > 0 AND :position <=
+    CASE WHEN users.shares_reads OR members.user = :me THEN members.marks_position
+         ELSE members.received_position END
 ORDER BY mine.last_position DESC LIMIT 1000
 """
 
