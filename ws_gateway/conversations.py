@@ -92,6 +92,13 @@ class Edit(msgspec.Struct, frozen=True, gc=False):
     seq: int
     text: str
 
+    def repeats(self, message: Message, revision: int) -> bool:
+        """Tell a retry of the edit that made `revision` from another edit under its id.
+
+        Once the message was changed again that text is gone; a retry is then believed.
+        """
+        return self.text == message.text or message.revision > revision
+
 
 class Deletion(msgspec.Struct, frozen=True, gc=False):
     """Its author wants a message's text gone for both."""
@@ -100,6 +107,10 @@ class Deletion(msgspec.Struct, frozen=True, gc=False):
     request_id: str
     conversation: ConversationId
     seq: int
+
+    def repeats(self, message: Message, revision: int) -> bool:  # noqa: ARG002
+        """A deletion of a message is like any other of it."""
+        return True
 
 
 class Mark(msgspec.Struct, frozen=True, gc=False):
@@ -152,12 +163,13 @@ class Appended(msgspec.Struct, frozen=True, gc=False):
 
 
 class Marked(msgspec.Struct, frozen=True, gc=False):
-    """Where a person's marks stand now; `moved` when this mark moved them."""
+    """Where a person's marks stand now, and which of them this mark moved."""
 
     peer: UserId
     received: int
     read: int
-    moved: bool
+    moved_received: bool
+    moved_read: bool
     shares_reads: bool
 
 
@@ -192,7 +204,11 @@ class Published(msgspec.Struct, frozen=True, gc=False):
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):
-    """A person's marks moved; the peer sees `read` only if the person shares it."""
+    """A person's marks moved; the peer sees `read` only if the person shares it.
+
+    The peer is not told at all when a private `read` is all that moved (`is_private`): the moment
+    would give it away.
+    """
 
     conversation: ConversationId
     user: UserId
@@ -201,6 +217,7 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     read: int
     shares_reads: bool
     origin: ConnectionId | None
+    is_private: bool = False
 
 
 class TypingNotice(msgspec.Struct, frozen=True, gc=False):

@@ -149,11 +149,17 @@ class Enquiries:
         )
 
     async def _search(self, user_id: UserId, asked: requests.Search) -> frames.ServerFrame:
-        offset = 0 if asked.after is None else _number(asked.after)
-        if offset is None:
-            return error_frame(ErrorCode.INVALID_CURSOR, request_id=asked.id)
+        upto, offset = None, 0
+        if asked.after is not None:
+            first, _, second = asked.after.partition(".")
+            upto, skipped = _number(first), _number(second)
+            if upto is None or skipped is None:
+                return error_frame(ErrorCode.INVALID_CURSOR, request_id=asked.id)
+            offset = skipped
         peer_id = None if asked.with_ is None else UserId(asked.with_)
-        page = await self._archive.search(user_id, asked.query, peer_id, offset, asked.limit)
+        page = await self._archive.search(
+            user_id, asked.query, peer_id, upto=upto, offset=offset, limit=asked.limit
+        )
         kept = _fitting([hit.message for hit in page.hits])
         more = page.more or len(kept) < len(page.hits)
         return answers.SearchResults(
@@ -167,7 +173,7 @@ class Enquiries:
                 for hit in page.hits[: len(kept)]
             ],
             complete=page.complete,
-            next=str(offset + len(kept)) if more else None,
+            next=f"{page.upto}.{offset + len(kept)}" if more else None,
         )
 
     async def _trace(self, user_id: UserId, asked: requests.Trace) -> frames.ServerFrame:

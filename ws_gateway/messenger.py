@@ -204,7 +204,7 @@ class Messenger:
                 id=change.request_id,
             )
         )
-        if marked.moved:
+        if marked.moved_received or marked.moved_read:
             notices.append(
                 Receipt(
                     conversation=change.conversation,
@@ -214,6 +214,7 @@ class Messenger:
                     read=marked.read,
                     shares_reads=marked.shares_reads,
                     origin=submission.sender.connection_id,
+                    is_private=not (marked.moved_received or marked.shares_reads),
                 )
             )
 

@@ -144,7 +144,11 @@ class FakeMessageStore:
         kind = EventKind.EDITED if isinstance(change, Edit) else EventKind.DELETED
         earlier = self._changes.get((change.author, change.request_id))
         if earlier is not None:
-            same = earlier.kind is kind and earlier.message.position == message.position
+            same = (
+                earlier.kind is kind
+                and earlier.message.position == message.position
+                and change.repeats(message, earlier.message.revision)
+            )
             return Appended(Event(kind, earlier.position, message), True) if same else Conflict()
         if message.sender != change.author:
             return NotAuthor()
@@ -172,12 +176,12 @@ class FakeMessageStore:
             return NotFound()
         peer = first.recipient if mark.user == first.sender else first.sender
         received, read, _ = self._marks.get((mark.conversation, mark.user), (0, 0, 0))
-        moved = mark.seq > (read if mark.read else received)
-        if moved:
+        moved_received, moved_read = mark.seq > received, mark.read and mark.seq > read
+        if moved_received or moved_read:
             received = max(received, mark.seq)
-            read = mark.seq if mark.read else read
+            read = mark.seq if moved_read else read
             self._marks[mark.conversation, mark.user] = (received, read, len(self.log))
-        return Marked(peer, received, read, moved, shares_reads=True)
+        return Marked(peer, received, read, moved_received, moved_read, shares_reads=True)
 
     def _erase(self, erasure: Erasure, at_ms: int) -> Outcome:
         own = [m for m in self._messages.values() if m.conversation == erasure.conversation]

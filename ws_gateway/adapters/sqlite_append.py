@@ -8,15 +8,19 @@ import msgspec
 
 from shared.ids import ConversationId, UserId, conversation_id
 from ws_gateway.adapters.sqlite_revise import Revise
-from ws_gateway.adapters.sqlite_rows import COLUMNS, JOINS, message_of
+from ws_gateway.adapters.sqlite_rows import COLUMNS, JOINS, is_blocked, message_of
 from ws_gateway.conversations import (
     Appended,
     Blocked,
     Change,
     Conflict,
+    Deletion,
     Draft,
+    Edit,
+    Erasure,
     Event,
     EventKind,
+    Mark,
     Message,
     Outcome,
 )
@@ -29,7 +33,7 @@ _MAX_CACHED = 100_000
 
 
 class Route(msgspec.Struct, frozen=True):
-    """A sender's way to a recipient: what a draft needs to know. Only `blocked` may ever change."""
+    """A sender's way to a recipient: what a draft needs to know. It changes with a block alone."""
 
     conversation: int
     conversation_id: ConversationId
@@ -84,13 +88,24 @@ class Append:
             if isinstance(change, Draft):
                 outcomes.append(self._send(change))
             else:
-                self._flush()
-                revise = Revise(self._connection, self.position, self._at_ms, self._last_of)
-                outcomes.append(revise.make(change))
-                self.position = revise.position
-                self._stored = {}  # may say something else now
+                outcomes.append(self._revise(change))
+                if isinstance(change, Erasure):
+                    self._stored = self._stored_before(changes)
         self._flush()
         return outcomes
+
+    def _revise(self, change: Edit | Deletion | Mark | Erasure) -> Outcome:
+        if not isinstance(change, Mark):  # marks look at nothing that was gathered
+            self._flush()
+        revise = Revise(self._connection, self.position, self._at_ms, self._last_of)
+        outcome = revise.make(change)
+        self.position = revise.position
+        if isinstance(outcome, Appended):
+            message = outcome.event.message
+            name = (message.sender, message.client_id)
+            if name in self._stored:
+                self._stored[name] = message
+        return outcome
 
     def _send(self, draft: Draft) -> Outcome:
         name = (draft.sender, draft.client_id)
@@ -169,6 +184,9 @@ class Append:
         low_id, high_id = sorted((sender, recipient))
         low, high = self._user(low_id), self._user(high_id)
         public_id = conversation_id(sender, recipient)
+        key, peer = (low, high) if sender == low_id else (high, low)
+        if is_blocked(self._connection, peer, key):  # and begins no conversation
+            return Route(0, public_id, key, sender == low_id, blocked=True)
         execute = self._connection.execute
         found = execute("SELECT key FROM conversations WHERE id = ?", (public_id,)).fetchone()
         if found is None:
@@ -180,11 +198,7 @@ class Append:
                 "INSERT INTO members (user, conversation, peer) VALUES (?, ?, ?)",
                 [(low, found[0], high), (high, found[0], low)],
             )
-        key, peer = (low, high) if sender == low_id else (high, low)
-        (blocked,) = execute(
-            "SELECT EXISTS (SELECT 1 FROM blocks WHERE blocker = ? AND blocked = ?)", (peer, key)
-        ).fetchone()
-        return Route(found[0], public_id, key, sender == low_id, bool(blocked))
+        return Route(found[0], public_id, key, sender == low_id, blocked=False)
 
     def _user(self, user_id: UserId) -> int:
         self._connection.execute("INSERT OR IGNORE INTO users (id) VALUES (?)", (user_id,))

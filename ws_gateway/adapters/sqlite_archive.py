@@ -6,7 +6,7 @@ from typing import Any
 
 from shared.ids import ConversationId, UserId, conversation_id
 from shared.sqlite import Database
-from ws_gateway.adapters.sqlite_indexes import index_search
+from ws_gateway.adapters.sqlite_indexes import index_search, indexed_upto
 from ws_gateway.adapters.sqlite_rows import COLUMNS, JOINS, N_COLUMNS, available, message_of
 from ws_gateway.adapters.sqlite_rows import user_key as key_of
 from ws_gateway.ports import (
@@ -14,6 +14,7 @@ from ws_gateway.ports import (
     MessagePage,
     SearchHit,
     SearchPage,
+    StoreUnavailable,
     Trace,
 )
 
@@ -27,10 +28,19 @@ _INDEX_CHUNKS = 100
 class SqliteMessageArchive:
     """A `MessageArchive` on an open database."""
 
-    def __init__(self, database: Database, settle: Callable[[], Awaitable[None]]) -> None:
-        """`settle` brings what follows the log up to it; every read calls it first."""
+    def __init__(
+        self,
+        database: Database,
+        settle: Callable[[], Awaitable[None]],
+        write_deliveries: Callable[[], Awaitable[None]],
+    ) -> None:
+        """`settle` brings what follows the log up to it; every read calls it first.
+
+        `write_deliveries` writes down the deliveries that are remembered only so far.
+        """
         self._database = database
         self._settle = settle
+        self._write_deliveries = write_deliveries
 
     async def history(
         self,
@@ -78,26 +88,35 @@ class SqliteMessageArchive:
         return await available(self._database.read(read))
 
     async def search(
-        self, user_id: UserId, query: str, peer_id: UserId | None, offset: int, limit: int
+        self,
+        user_id: UserId,
+        query: str,
+        peer_id: UserId | None,
+        *,
+        upto: int | None,
+        offset: int,
+        limit: int,
     ) -> SearchPage:
         """Find messages; see `MessageArchive`."""
         words = _match_expression(query)
-        if not words:
-            return SearchPage([], more=False, complete=True)
-        complete = await self.index_search(_INDEX_CHUNKS)
+        try:
+            complete = await self.index_search(_INDEX_CHUNKS)
+        except StoreUnavailable:
+            complete = False
 
         def read(connection: sqlite3.Connection) -> SearchPage:
+            last = indexed_upto(connection) if upto is None else upto
             people = [key_of(connection, user_id)]
             if peer_id is not None:
                 people.append(key_of(connection, peer_id))
-            if None in people:
-                return SearchPage([], more=False, complete=True)
+            if None in people or not words:
+                return SearchPage([], more=False, complete=complete, upto=last)
             of_people = " AND ".join(f"people:u{key}" for key in people)
             rows = connection.execute(
-                _SEARCH, (f"{of_people} AND text:({words})", limit + 1, offset)
+                _SEARCH, (f"{of_people} AND text:({words})", last, limit + 1, offset)
             ).fetchall()
             hits = [SearchHit(message_of(row), row[N_COLUMNS]) for row in rows[:limit]]
-            return SearchPage(hits, more=len(rows) > limit, complete=complete)
+            return SearchPage(hits, more=len(rows) > limit, complete=complete, upto=last)
 
         return await available(self._database.read(read))
 
@@ -111,23 +130,27 @@ class SqliteMessageArchive:
     async def trace(self, user_id: UserId, conversation: ConversationId, seq: int) -> Trace | None:
         """Return what happened to a message; see `MessageArchive`."""
         await self._settle()
+        await self._write_deliveries()
 
         def read(connection: sqlite3.Connection) -> Trace | None:
             row = connection.execute(_TRACE, (conversation, seq)).fetchone()
             if row is None or row[3] != user_id:
                 return None
-            return Trace(message_of(row), row[-4], row[-3] or 0, row[-2] or row[-1], row[-1])
+            delivered_at_ms, connections, received_at_ms, read_at_ms = row[N_COLUMNS:]
+            return Trace(
+                message_of(row), delivered_at_ms, connections or 0, received_at_ms, read_at_ms
+            )
 
         return await available(self._database.read(read))
 
 
 def _summary(row: tuple[Any, ...]) -> ConversationSummary:
     peer, last_seen, shares_presence, shares_reads = row[N_COLUMNS : N_COLUMNS + 4]
-    received, read, peer_received, peer_read, position, unread = row[N_COLUMNS + 4 :]
+    received, read, peer_received, peer_read, position, blocked, unread = row[N_COLUMNS + 4 :]
     return ConversationSummary(
         conversation=row[0],
         peer=peer,
-        peer_last_seen_ms=last_seen if shares_presence else None,
+        peer_last_seen_ms=last_seen if shares_presence and not blocked else None,
         last_message=message_of(row),
         unread=unread,
         received=received,
@@ -139,9 +162,13 @@ def _summary(row: tuple[Any, ...]) -> ConversationSummary:
 
 
 def _match_expression(query: str) -> str:
-    """Quote each word, so that nothing in it is FTS5 syntax; the last may be the start of one."""
-    words = ['"' + word.replace('"', '""') + '"' for word in query.split()]
-    return " AND ".join(words) + "*" if words else ""
+    """Quote each word, so that nothing in it is FTS5 syntax; the last may be the start of one.
+
+    All must match, but for those without a letter or digit: where no operator stands, FTS5 passes
+    over a phrase that its tokenizer leaves empty. It would end the query at U+0000.
+    """
+    words = query.replace("\x00", " ").split()
+    return " ".join('"' + word.replace('"', '""') + '"' for word in words) + "*" if words else ""
 
 
 _HISTORY = f"""
@@ -158,6 +185,8 @@ _HISTORY_AFTER = _HISTORY + "AND places.seq > ? ORDER BY places.seq LIMIT ?"
 _CONVERSATIONS = f"""
 SELECT {COLUMNS}, peer.id, peer.last_seen_ms, peer.shares_presence, peer.shares_reads,
        mine.received, mine.read, theirs.received, theirs.read, mine.last_position,
+       EXISTS (SELECT 1 FROM blocks WHERE blocker = :me AND blocked = mine.peer)
+       OR EXISTS (SELECT 1 FROM blocks WHERE blocker = mine.peer AND blocked = :me),
        CASE :me WHEN conversation.low THEN message.seq - message.low_count
                 ELSE message.low_count END
        - coalesce(CASE :me WHEN conversation.low THEN seen.seq - seen.low_count
@@ -178,8 +207,10 @@ SELECT {COLUMNS}, snippet(search, 1, '«', '»', '…', 12)
 FROM search
 CROSS JOIN messages AS message ON message.position = search.rowid
 {JOINS}
-WHERE search MATCH ? ORDER BY search.rank, search.rowid DESC LIMIT ? OFFSET ?
+WHERE search MATCH ? AND search.rowid <= ?
+ORDER BY bm25(search, 0.0, 1.0), search.rowid DESC LIMIT ? OFFSET ?
 """
+"""Ranked by the text alone: how rare a person's messages are says nothing."""
 
 _TRACE = f"""
 SELECT {COLUMNS}, deliveries.at_ms, deliveries.connections,

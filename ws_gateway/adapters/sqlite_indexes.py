@@ -7,7 +7,7 @@ Readers settle first. Each function is one transaction's work, in the writer's t
 
 import sqlite3
 
-__all__ = ["SearchEntry", "index_search", "last_position", "settle"]
+__all__ = ["SearchEntry", "index_search", "indexed_upto", "last_position", "settle"]
 
 
 def last_position(connection: sqlite3.Connection) -> int:
@@ -33,13 +33,19 @@ def settle(connection: sqlite3.Connection) -> int:
 
 def index_search(connection: sqlite3.Connection, limit: int) -> bool:
     """Index about `limit` more messages. Returns whether search is at the log's end."""
-    (indexed,) = connection.execute("SELECT indexed FROM life").fetchone()
+    indexed = indexed_upto(connection)
     position = last_position(connection)
     upto = min(position, indexed + limit)
     if indexed < upto:
         connection.execute(_FILL_SEARCH, (indexed, upto))
         connection.execute("UPDATE life SET indexed = ?", (upto,))
     return bool(upto == position)
+
+
+def indexed_upto(connection: sqlite3.Connection) -> int:
+    """Return the position up to which messages can be found."""
+    (indexed,) = connection.execute("SELECT indexed FROM life").fetchone()
+    return int(indexed)
 
 
 class SearchEntry:
@@ -49,8 +55,7 @@ class SearchEntry:
         self._connection = connection
         self._position = position
         self._people = f"u{low} u{high}"
-        (indexed,) = connection.execute("SELECT indexed FROM life").fetchone()
-        self._is_indexed = position <= indexed
+        self._is_indexed = position <= indexed_upto(connection)
 
     def remove(self, text: str) -> None:
         """Forget the message, whose indexed text this is."""

@@ -8,9 +8,17 @@ import msgspec
 
 from shared.ids import ConversationId, UserId
 from ws_gateway.adapters.sqlite_indexes import SearchEntry, settle
-from ws_gateway.adapters.sqlite_rows import COLUMNS, JOINS, N_COLUMNS, message_of, user_key
+from ws_gateway.adapters.sqlite_rows import (
+    COLUMNS,
+    JOINS,
+    N_COLUMNS,
+    is_blocked,
+    message_of,
+    user_key,
+)
 from ws_gateway.conversations import (
     Appended,
+    Blocked,
     Conflict,
     Deletion,
     Edit,
@@ -60,16 +68,20 @@ class Revise:
         message, (low, high, conversation) = message_of(row), row[N_COLUMNS:]
         kind = EventKind.EDITED if isinstance(change, Edit) else EventKind.DELETED
         earlier = self._connection.execute(
-            "SELECT revisions.position, message, kind FROM changes"
+            "SELECT revisions.position, message, kind, revision FROM changes"
             " JOIN revisions USING (position) WHERE request_id = ? AND author = ?",
             (change.request_id, author),
         ).fetchone()
         if earlier is not None:
-            if earlier[1:] != (message.position, kind):
+            position, *made = earlier
+            if made[:2] != [message.position, kind] or not change.repeats(message, made[2]):
                 return Conflict()
-            return Appended(Event(kind, earlier[0], message), duplicate=True)
+            return Appended(Event(kind, position, message), duplicate=True)
         if message.sender != change.author:
             return NotAuthor()
+        peer = high if author == low else low
+        if isinstance(change, Edit) and is_blocked(self._connection, peer, author):
+            return Blocked()
         if message.deleted:
             if isinstance(change, Edit):
                 return Conflict()
@@ -80,7 +92,8 @@ class Revise:
             (self.position, conversation, message.position, kind, author),
         )
         self._connection.execute(
-            "INSERT INTO changes VALUES (?, ?, ?)", (change.request_id, author, self.position)
+            "INSERT INTO changes VALUES (?, ?, ?, ?)",
+            (change.request_id, author, self.position, message.revision + 1),
         )
         revised = self._rewrite(message, change.text if isinstance(change, Edit) else None)
         search = SearchEntry(self._connection, message.position, low, high)
@@ -109,20 +122,29 @@ class Revise:
         if row is None or mark.seq > self._last_of(row[1])[0]:
             return NotFound()
         user, conversation, peer, received, read, shares_reads = row
-        moved = mark.seq > (read if mark.read else received)
-        if moved:
+        moved_received = mark.seq > received
+        moved_read = mark.read and mark.seq > read
+        if moved_received or moved_read:
             received = max(received, mark.seq)
-            read = mark.seq if mark.read else read
+            read = mark.seq if moved_read else read
             self._connection.execute(
-                "UPDATE members SET received = ?, read = ?, marks_position = ?"
+                "UPDATE members SET received = ?, read = ?, marks_position = ?,"
+                " received_position = iif(?, ?, received_position)"
                 " WHERE user = ? AND conversation = ?",
-                (received, read, self.position, user, conversation),
+                (
+                    *(received, read, self.position),
+                    *(moved_received, self.position, user, conversation),
+                ),
             )
-            self._connection.execute(
-                "INSERT OR IGNORE INTO marks VALUES (?, ?, ?, ?, ?)",
-                (conversation, user, mark.read, mark.seq, self._at_ms),
+            self._connection.executemany(
+                "INSERT INTO marks VALUES (?, ?, ?, ?, ?)",
+                [
+                    (conversation, user, of_read, mark.seq, self._at_ms)
+                    for of_read, moved in ((0, moved_received), (1, moved_read))
+                    if moved
+                ],
             )
-        return Marked(peer, received, read, moved, bool(shares_reads))
+        return Marked(peer, received, read, moved_received, moved_read, bool(shares_reads))
 
     def _erase(self, erasure: Erasure) -> Outcome:
         """Erase some messages of one conversation; the last time, note it in the log."""
@@ -131,7 +153,9 @@ class Revise:
         if found is None:
             return NotFound()
         conversation, low, high, peer = found
-        rows = self._connection.execute(_TEXTS, (conversation, user, _ERASE_CHUNK)).fetchall()
+        rows = self._connection.execute(_TEXTS, (conversation, user, _ERASE_CHUNK + 1)).fetchall()
+        more = len(rows) > _ERASE_CHUNK
+        del rows[_ERASE_CHUNK:]
         for position, text in rows:
             SearchEntry(self._connection, position, low, high).remove(text)
         self._connection.executemany(
@@ -139,7 +163,7 @@ class Revise:
             " changed_at_ms = ? WHERE position = ?",
             [(self._at_ms, position) for position, _ in rows],
         )
-        if len(rows) == _ERASE_CHUNK:
+        if more:
             return Unfinished()
         self.position += 1
         self._connection.execute(

@@ -9,7 +9,7 @@ from shared.sqlite import DatabaseUnavailable
 from ws_gateway.conversations import Message
 from ws_gateway.ports import StoreUnavailable
 
-__all__ = ["COLUMNS", "JOINS", "N_COLUMNS", "available", "message_of", "user_key"]
+__all__ = ["COLUMNS", "JOINS", "N_COLUMNS", "available", "is_blocked", "message_of", "user_key"]
 
 T = TypeVar("T")
 
@@ -38,6 +38,15 @@ def user_key(connection: sqlite3.Connection, user_id: UserId) -> int | None:
     """Return the key of a user that is known here."""
     found = connection.execute("SELECT key FROM users WHERE id = ?", (user_id,)).fetchone()
     return None if found is None else int(found[0])
+
+
+def is_blocked(connection: sqlite3.Connection, blocker: int, blocked: int) -> bool:
+    """Tell whether one user (by key) blocks another."""
+    (found,) = connection.execute(
+        "SELECT EXISTS (SELECT 1 FROM blocks WHERE blocker = ? AND blocked = ?)",
+        (blocker, blocked),
+    ).fetchone()
+    return bool(found)
 
 
 async def available(call: Awaitable[T]) -> T:

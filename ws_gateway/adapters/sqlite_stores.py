@@ -38,7 +38,7 @@ async def open_sqlite_stores(
     )
     try:
         messages = await SqliteMessageStore.over(database)
-        archive = SqliteMessageArchive(database, messages.settle)
+        archive = SqliteMessageArchive(database, messages.settle, messages.write_deliveries)
         yield SqliteStores(messages, archive, SqlitePeopleStore(database, messages.forget_route))
         await messages.write_deliveries()
     finally:

@@ -148,7 +148,8 @@ class ConnectionMap:
                     connection.deliver(wire, position)
 
     def _deliver_receipt(self, receipt: Receipt) -> None:
-        for viewer in (receipt.peer, receipt.user):
+        viewers = (receipt.user,) if receipt.is_private else (receipt.peer, receipt.user)
+        for viewer in viewers:
             held = self._by_user.get(viewer)
             if held:
                 wire = self._rendering.receipt(receipt, viewer)

@@ -55,6 +55,8 @@ class SearchPage(msgspec.Struct, frozen=True):
     more: bool
     complete: bool
     """Whether every message was searched; false while the index still catches up with a flood."""
+    upto: int
+    """The position up to which was searched."""
 
 
 class Trace(msgspec.Struct, frozen=True):
@@ -89,9 +91,19 @@ class MessageArchive(Protocol):
         ...
 
     async def search(
-        self, user_id: UserId, query: str, peer_id: UserId | None, offset: int, limit: int
+        self,
+        user_id: UserId,
+        query: str,
+        peer_id: UserId | None,
+        *,
+        upto: int | None,
+        offset: int,
+        limit: int,
     ) -> SearchPage:
-        """Find messages of the user's own conversations that hold every word of `query`."""
+        """Find messages of the user's own conversations that hold every word of `query`.
+
+        Pages of one search say `upto` as the first page did: what arrives later moves nothing.
+        """
         ...
 
     async def trace(self, user_id: UserId, conversation: ConversationId, seq: int) -> Trace | None:

@@ -71,11 +71,12 @@ CREATE TABLE places (
     PRIMARY KEY (conversation, seq)
 ) STRICT, WITHOUT ROWID;
 
--- What makes repeating an edit or a deletion safe.
+-- What makes repeating an edit or a deletion safe; `revision` is what it made of the message.
 CREATE TABLE changes (
     request_id TEXT NOT NULL,
     author INTEGER NOT NULL,
     position INTEGER NOT NULL,
+    revision INTEGER NOT NULL,
     PRIMARY KEY (request_id, author)
 ) STRICT, WITHOUT ROWID;
 
@@ -86,7 +87,9 @@ CREATE TABLE inbox (
     PRIMARY KEY (user, position)
 ) STRICT, WITHOUT ROWID;
 
--- A person's side of a conversation. `last_position` and `last_seq` follow the log.
+-- A person's side of a conversation. `last_position` and `last_seq` follow the log; the other two
+-- positions are where the log stood when the marks, or `received` alone, moved last: the peer must
+-- not even notice that a private `read` moved.
 CREATE TABLE members (
     user INTEGER NOT NULL,
     conversation INTEGER NOT NULL,
@@ -96,6 +99,7 @@ CREATE TABLE members (
     received INTEGER NOT NULL DEFAULT 0,
     read INTEGER NOT NULL DEFAULT 0,
     marks_position INTEGER NOT NULL DEFAULT 0,
+    received_position INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (user, conversation)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX members_by_recency ON members (user, last_position);
@@ -133,7 +137,8 @@ CREATE VIEW searchable AS
 SELECT messages.position AS position,
        'u' || conversations.low || ' u' || conversations.high AS people,
        messages.text AS text
-FROM messages JOIN conversations ON conversations.key = messages.conversation;
+FROM messages JOIN conversations ON conversations.key = messages.conversation
+WHERE NOT messages.deleted;
 CREATE VIRTUAL TABLE search USING fts5 (
     people, text, content = 'searchable', content_rowid = 'position',
     tokenize = 'unicode61 remove_diacritics 2'

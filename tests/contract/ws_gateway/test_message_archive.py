@@ -1,0 +1,536 @@
+"""What every `MessageArchive` must do: history, conversation lists, search, traces."""
+
+import itertools
+import random
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from shared.ids import UserId, conversation_id
+from tests.support.gateway import database_locked
+from tests.support.talk import (
+    ANN,
+    BOB,
+    CID,
+    delete,
+    edit,
+    erase,
+    mark,
+    say,
+    search_index_is_sound,
+)
+from ws_gateway.adapters import sqlite_archive, sqlite_people, sqlite_store
+from ws_gateway.adapters.sqlite_stores import SqliteStores, open_sqlite_stores
+from ws_gateway.conversations import Message
+from ws_gateway.ports import ConversationSummary, Preferences, SearchHit
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "messages.db"
+
+
+@pytest.fixture
+async def stores(path: Path) -> AsyncIterator[SqliteStores]:
+    async with open_sqlite_stores(path, busy_timeout_s=0.05) as stores:
+        yield stores
+
+
+async def history(
+    stores: SqliteStores,
+    user: UserId = BOB,
+    peer: UserId = ANN,
+    *,
+    before: int | None = None,
+    after: int | None = None,
+    limit: int = 50,
+) -> tuple[list[int], bool]:
+    """A page of history: the seqs, and whether there are more."""
+    page = await stores.archive.history(user, peer, before=before, after=after, limit=limit)
+    return [message.seq for message in page.messages], page.more
+
+
+async def test_history_returns_the_latest_messages_oldest_first(stores: SqliteStores) -> None:
+    messages = await say(stores.messages, ANN, BOB, *"abcde")
+    page = await stores.archive.history(BOB, ANN, before=None, after=None, limit=50)
+    assert page.messages == messages
+    assert not page.more
+    assert page == await stores.archive.history(ANN, BOB, before=None, after=None, limit=50)
+
+
+async def test_history_limit_says_whether_there_is_more(stores: SqliteStores) -> None:
+    await say(stores.messages, ANN, BOB, *"abcde")
+    assert await history(stores, limit=2) == ([4, 5], True)
+    assert await history(stores, limit=4) == ([2, 3, 4, 5], True)
+    assert await history(stores, limit=5) == ([1, 2, 3, 4, 5], False)
+    assert await history(stores, before=3, limit=1) == ([2], True)
+    assert await history(stores, before=3, limit=2) == ([1, 2], False)
+    assert await history(stores, before=1) == ([], False)
+    assert await history(stores, after=0, limit=2) == ([1, 2], True)
+    assert await history(stores, after=3, limit=2) == ([4, 5], False)
+    assert await history(stores, after=5) == ([], False)
+    assert await history(stores, after=2**53 - 1) == ([], False)
+
+
+@pytest.mark.parametrize("limit", [1, 3, 7])
+async def test_history_pages_join_without_gap_or_double_while_messages_arrive(
+    stores: SqliteStores, limit: int
+) -> None:
+    await say(stores.messages, ANN, BOB, *"abcdefghij")
+    back: list[int] = []
+    before, more = None, True
+    while more:
+        seqs, more = await history(stores, before=before, limit=limit)
+        back, before = seqs + back, seqs[0]
+        await say(stores.messages, BOB, ANN, "meanwhile")
+    assert back == list(range(1, 11))
+    forth: list[int] = []
+    more = True
+    while more:
+        seqs, more = await history(stores, after=forth[-1] if forth else 0, limit=limit)
+        forth += seqs
+        if len(forth) < 15:
+            await say(stores.messages, CID, BOB, "elsewhere")
+            await say(stores.messages, BOB, ANN, "meanwhile")
+    assert forth == list(range(1, len(forth) + 1))
+
+
+async def test_history_of_people_who_never_talked_is_empty(stores: SqliteStores) -> None:
+    await say(stores.messages, ANN, BOB, "private")
+    assert await history(stores, CID, ANN) == ([], False)
+    assert await history(stores, UserId("u_nobody"), UserId("'; --\x00")) == ([], False)
+
+
+async def test_history_shows_edits_and_tombstones_in_place(stores: SqliteStores) -> None:
+    one, two, _ = await say(stores.messages, ANN, BOB, "one", "two", "three")
+    await edit(stores.messages, one, "mended", at_ms=9)
+    await delete(stores.messages, two)
+    page = await stores.archive.history(BOB, ANN, before=None, after=None, limit=50)
+    assert [(m.seq, m.text, m.revision, m.deleted) for m in page.messages] == [
+        (1, "mended", 1, False),
+        (2, "", 1, True),
+        (3, "three", 0, False),
+    ]
+    assert page.messages[0].changed_at_ms == 9
+
+
+async def test_conversations_come_newest_first_with_all_a_list_shows(
+    stores: SqliteStores,
+) -> None:
+    await say(stores.messages, ANN, BOB, "old", "older")
+    await say(stores.messages, CID, BOB, "new")
+    (last,) = await say(stores.messages, BOB, ANN, "newest")
+    await mark(stores.messages, BOB, ANN, 2)
+    await mark(stores.messages, ANN, BOB, 1, read=True)
+    with_ann, with_cid = await stores.archive.conversations(BOB, None, 10)
+    assert with_ann == ConversationSummary(
+        conversation=conversation_id(ANN, BOB),
+        peer=ANN,
+        peer_last_seen_ms=None,
+        last_message=last,
+        unread=2,
+        received=2,
+        read=0,
+        peer_received=1,
+        peer_read=1,
+        position=last.position,
+    )
+    assert (with_cid.peer, with_cid.unread, with_cid.last_message.text) == (CID, 1, "new")
+
+
+async def test_conversations_of_a_newcomer_are_none(stores: SqliteStores) -> None:
+    assert await stores.archive.conversations(UserId("u_new"), None, 10) == []
+
+
+@pytest.mark.parametrize("limit", [1, 2, 50])
+async def test_conversation_pages_join_without_double_while_messages_arrive(
+    stores: SqliteStores, limit: int
+) -> None:
+    peers = [UserId(f"u_{n:02}") for n in range(9)]
+    for peer in peers:
+        await say(stores.messages, peer, BOB, "hi")
+    seen: list[UserId] = []
+    before: int | None = None
+    while page := await stores.archive.conversations(BOB, before, limit):
+        seen += [summary.peer for summary in page]
+        before = page[-1].position
+        await say(stores.messages, peers[-1], BOB, "again")  # on the first page already
+        await say(stores.messages, UserId(f"u_later{len(seen)}"), BOB, "hi")
+    assert seen == peers[::-1]
+
+
+async def test_unread_counts_what_the_peer_wrote_after_the_read_mark(
+    stores: SqliteStores,
+) -> None:
+    """Whoever has the lower id, whatever order they wrote in."""
+    choice = random.Random(7)
+    writers: list[UserId] = []
+    read = {ANN: 0, BOB: 0}
+    for _ in range(120):
+        writer = choice.choice([ANN, BOB])
+        writers.append(writer)
+        await say(stores.messages, writer, BOB if writer == ANN else ANN, "x")
+        if choice.random() < 0.2:
+            reader = choice.choice([ANN, BOB])
+            seq = choice.randint(1, len(writers))
+            await mark(stores.messages, reader, BOB if reader == ANN else ANN, seq, read=True)
+            read[reader] = max(read[reader], seq)
+        for user in (ANN, BOB):
+            (summary,) = await stores.archive.conversations(user, None, 10)
+            assert summary.unread == sum(w != user for w in writers[read[user] :])
+            assert summary.read == read[user]
+
+
+async def test_unread_is_nothing_right_after_reading_everything(stores: SqliteStores) -> None:
+    await say(stores.messages, ANN, BOB, *"abc")
+    await mark(stores.messages, BOB, ANN, 3, read=True)
+    await say(stores.messages, BOB, ANN, "own", "own")
+    assert [s.unread for s in await stores.archive.conversations(BOB, None, 10)] == [0]
+
+
+async def test_private_reads_and_presence_are_not_in_the_peers_list(stores: SqliteStores) -> None:
+    await say(stores.messages, ANN, BOB, "a")
+    await stores.people.set_last_seen(BOB, 777)
+    await mark(stores.messages, BOB, ANN, 1, read=True)
+    (shown,) = await stores.archive.conversations(ANN, None, 10)
+    assert (shown.peer_read, shown.peer_last_seen_ms) == (1, 777)
+    await stores.people.set_preferences(BOB, Preferences(False, False))
+    (hidden,) = await stores.archive.conversations(ANN, None, 10)
+    (own,) = await stores.archive.conversations(BOB, None, 10)
+    assert (hidden.peer_read, hidden.peer_last_seen_ms, hidden.peer_received) == (None, None, 1)
+    assert own.read == 1
+
+
+@pytest.mark.parametrize(("blocker", "blocked"), [(ANN, BOB), (BOB, ANN)])
+async def test_a_block_hides_when_either_was_last_seen(
+    stores: SqliteStores, blocker: UserId, blocked: UserId
+) -> None:
+    await say(stores.messages, ANN, BOB, "a")
+    for user in (ANN, BOB):
+        await stores.people.set_last_seen(user, 777)
+    await stores.people.block(blocker, blocked, 1)
+    for user in (ANN, BOB):
+        (summary,) = await stores.archive.conversations(user, None, 10)
+        assert summary.peer_last_seen_ms is None
+
+
+async def found(
+    stores: SqliteStores, query: str, user: UserId = ANN, peer: UserId | None = None
+) -> list[str]:
+    """The texts that a search finds, best first."""
+    page = await stores.archive.search(user, query, peer, upto=None, offset=0, limit=50)
+    assert page.complete
+    return [hit.message.text for hit in page.hits]
+
+
+@pytest.mark.parametrize(
+    ("query", "finds"),
+    [
+        ("coffee", True),
+        ("COFFEE", True),
+        ("coff", True),
+        ("ffee", False),
+        ("cafe", True),
+        ("CAFÉ", True),
+        ("café coffee", True),
+        ("coffee tea", False),
+        ("cof café", False),
+        ("привет", True),
+        ("ПРИВ", True),
+        ("strasse", False),
+        ("naïve!", True),
+        ("coffee !", True),
+        ("- coffee", True),
+        ("coffee 😀", True),
+        ("co-op", True),
+        ("(coffee)", True),
+        ("coffee*", True),
+        ('"coffee', True),
+        ('coffee"', True),
+        ("coffee\x00tea", False),
+        ("coffee\x00", True),
+        ("text:coffee", False),
+        ("people:u1", False),
+        ("u1", False),
+        ("coffee OR tea", False),
+        ("NOT tea", False),
+        ("NEAR(coffee)", False),
+        ("^coffee", True),
+        ("{coffee}", True),
+        ("coffee AND", False),
+        ("\\coffee", True),
+        ("%", False),
+        ("!", False),
+        ('"', False),
+        ("\x00", False),
+        (" ", False),
+        ("\u200b", False),
+    ],
+)
+async def test_search_finds_words_and_starts_of_words_whatever_else_is_typed(
+    stores: SqliteStores, query: str, finds: bool
+) -> None:
+    text = "Coffee at the Café? Привет, naïve co-op"
+    await say(stores.messages, ANN, BOB, text, "nothing of the kind")
+    assert await found(stores, query) == ([text] if finds else [])
+
+
+async def test_search_takes_the_longest_query_of_many_words(stores: SqliteStores) -> None:
+    text = " ".join("a" * 100)
+    await say(stores.messages, ANN, BOB, text)
+    assert await found(stores, text) == [text]
+    assert await found(stores, "a" * 200) == []
+
+
+async def test_nobody_finds_other_peoples_messages(stores: SqliteStores) -> None:
+    """Not even whose key is the beginning of another's, nor by the name of a key."""
+    users = [UserId(f"u_{n}") for n in range(12)]  # keys 1 to 12: u1 is the beginning of u10
+    for user, peer in itertools.pairwise(users):
+        await say(stores.messages, user, peer, f"secret u1 u10 between {user} and {peer}")
+    for n, user in enumerate(users):
+        own = [n - 1] * (n > 0) + [n] * (n < 11)
+        texts = [f"secret u1 u10 between {users[i]} and {users[i + 1]}" for i in own]
+        for query in ("secret", "u1", "u10", "u"):
+            assert sorted(await found(stores, query, user)) == sorted(texts)
+    stranger = UserId("u_stranger")
+    assert await found(stores, "secret", stranger) == []
+    assert await found(stores, "secret", stranger, ANN) == []
+
+
+async def test_search_with_one_person_finds_only_what_was_said_between_the_two(
+    stores: SqliteStores,
+) -> None:
+    await say(stores.messages, ANN, BOB, "word to Bob")
+    await say(stores.messages, ANN, CID, "word to Cid")
+    await say(stores.messages, BOB, CID, "word between others")
+    assert await found(stores, "word", ANN, BOB) == ["word to Bob"]
+    assert await found(stores, "word", BOB, ANN) == ["word to Bob"]
+    assert sorted(await found(stores, "word", ANN)) == ["word to Bob", "word to Cid"]
+    assert await found(stores, "word", ANN, UserId("u_nobody")) == []
+
+
+async def test_search_follows_edits_and_forgets_deleted_text(
+    stores: SqliteStores, path: Path
+) -> None:
+    one, two, three = await say(stores.messages, ANN, BOB, "alpha one", "alpha two", "alpha three")
+    assert len(await found(stores, "alpha")) == 3
+    await edit(stores.messages, one, "beta one")
+    await delete(stores.messages, two)
+    assert await found(stores, "alpha") == [three.text]
+    assert await found(stores, "beta") == ["beta one"]
+    assert await found(stores, "two") == []
+    assert search_index_is_sound(path)
+
+
+async def test_changes_before_the_index_caught_up_are_indexed_as_they_are(
+    stores: SqliteStores, path: Path
+) -> None:
+    one, two, _ = await say(stores.messages, ANN, BOB, "alpha one", "alpha two", "alpha three")
+    await edit(stores.messages, one, "beta one")
+    await delete(stores.messages, two)
+    assert await found(stores, "alpha") == ["alpha three"]
+    assert await found(stores, "beta") == ["beta one"]
+    assert search_index_is_sound(path)
+
+
+async def test_index_is_sound_after_random_changes(stores: SqliteStores, path: Path) -> None:
+    choice = random.Random(11)
+    words = ["alpha", "beta", "gamma", "café", "привет"]
+    live: dict[int, Message] = {}
+    text: dict[int, str] = {}
+    for step in range(300):
+        users = choice.sample([ANN, BOB, CID], 2)
+        action = choice.random()
+        if action < 0.5 or not live:
+            words_of = " ".join(choice.choices(words, k=choice.randint(1, 4)))
+            (message,) = await say(stores.messages, users[0], users[1], words_of)
+            live[message.position], text[message.position] = message, words_of
+        elif action < 0.75:
+            position = choice.choice(list(live))
+            text[position] = choice.choice(words)
+            await edit(stores.messages, live[position], text[position])
+        elif action < 0.95:
+            position = choice.choice(list(live))
+            await delete(stores.messages, live.pop(position))
+            del text[position]
+        else:
+            await stores.archive.index_search()
+        if step == 200:
+            await erase(stores.messages, CID)
+            live = {p: m for p, m in live.items() if m.sender != CID}
+            text = {p: text[p] for p in live}
+    for word in words:
+        for user in (ANN, BOB, CID):
+            expected = [
+                text[p]
+                for p, m in live.items()
+                if word in text[p].split() and user in (m.sender, m.recipient)
+            ]
+            page = await stores.archive.search(user, word, None, upto=None, offset=0, limit=200)
+            assert sorted(hit.message.text for hit in page.hits) == sorted(expected)
+    assert search_index_is_sound(path)
+
+
+async def test_deleted_text_is_in_no_row_of_the_messages(stores: SqliteStores, path: Path) -> None:
+    one, two, three = await say(stores.messages, ANN, BOB, "secretone", "secrettwo", "secretsix")
+    await stores.archive.index_search()
+    await edit(stores.messages, one, "mended")
+    await delete(stores.messages, two)
+    await delete(stores.messages, three)
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        tables = [
+            name
+            for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
+            if not name.startswith("search")
+        ]
+        rows = [str(row) for name in tables for row in connection.execute(f"SELECT * FROM {name}")]
+    assert [row for row in rows if "secret" in row] == []
+
+
+async def test_snippet_shows_the_match_and_its_surroundings(stores: SqliteStores) -> None:
+    await say(stores.messages, ANN, BOB, f"{'before ' * 30}needle {'after ' * 30}")
+    page = await stores.archive.search(BOB, "needle", None, upto=None, offset=0, limit=10)
+    (snippet,) = [hit.snippet for hit in page.hits]
+    assert "«needle»" in snippet
+    assert snippet.startswith("…")
+    assert len(snippet) < 120
+
+
+async def test_better_matches_come_first(stores: SqliteStores) -> None:
+    await say(stores.messages, ANN, BOB, f"word {'and many more ' * 20}", "word word word")
+    await say(stores.messages, ANN, BOB, f"{'nothing of it ' * 20} word")
+    assert (await found(stores, "word"))[0] == "word word word"
+
+
+@pytest.mark.parametrize("limit", [1, 3, 10])
+async def test_search_pages_join_without_gap_or_double_while_messages_arrive(
+    stores: SqliteStores, limit: int
+) -> None:
+    texts = [f"word {'x ' * n}".strip() for n in range(10)]
+    await say(stores.messages, ANN, BOB, *texts)
+    hits: list[SearchHit] = []
+    upto: int | None = None
+    more = True
+    while more:
+        page = await stores.archive.search(
+            BOB, "word", None, upto=upto, offset=len(hits), limit=limit
+        )
+        hits, more, upto = hits + page.hits, page.more, page.upto
+        await say(stores.messages, ANN, BOB, "word")  # would be the best of all
+    assert [hit.message.text for hit in hits] == texts
+
+
+async def test_search_answers_from_what_is_indexed_when_nothing_can_be_written(
+    stores: SqliteStores, path: Path
+) -> None:
+    await say(stores.messages, ANN, BOB, "word one")
+    await found(stores, "word")
+    await say(stores.messages, ANN, BOB, "word two")
+    with database_locked(path):
+        page = await stores.archive.search(BOB, "word", None, upto=None, offset=0, limit=10)
+    assert [hit.message.text for hit in page.hits] == ["word one"]
+    assert not page.complete
+    assert len(await found(stores, "word")) == 2
+
+
+async def test_trace_tells_what_happened_to_an_own_message(stores: SqliteStores) -> None:
+    messages = await say(stores.messages, ANN, BOB, "a", "b", "c", at_ms=10)
+    conversation = messages[0].conversation
+    stores.messages.note_delivery(messages[0].position, 2, 20)
+    stores.messages.note_delivery(messages[0].position, 1, 25)
+    await mark(stores.messages, BOB, ANN, 2, at_ms=30)
+    await mark(stores.messages, BOB, ANN, 1, read=True, at_ms=40)
+    await mark(stores.messages, BOB, ANN, 2, read=True, at_ms=50)
+    first = await stores.archive.trace(ANN, conversation, 1)
+    second = await stores.archive.trace(ANN, conversation, 2)
+    third = await stores.archive.trace(ANN, conversation, 3)
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    assert (first.message.sent_at_ms, first.delivered_at_ms, first.delivered_connections) == (
+        10,
+        20,
+        2,
+    )
+    assert (first.received_at_ms, first.read_at_ms) == (30, 40)
+    assert (second.received_at_ms, second.read_at_ms) == (30, 50)
+    assert (second.delivered_at_ms, second.delivered_connections) == (None, 0)
+    assert (third.received_at_ms, third.read_at_ms) == (None, None)
+
+
+async def test_trace_is_for_the_sender_alone(stores: SqliteStores) -> None:
+    (message,) = await say(stores.messages, ANN, BOB, "a")
+    for user in (BOB, CID):
+        assert await stores.archive.trace(user, message.conversation, 1) is None
+    assert await stores.archive.trace(ANN, message.conversation, 2) is None
+    assert await stores.archive.trace(ANN, conversation_id(ANN, CID), 1) is None
+
+
+async def test_private_read_shows_as_received_and_no_more(stores: SqliteStores) -> None:
+    (message,) = await say(stores.messages, ANN, BOB, "a")
+    await stores.people.set_preferences(BOB, Preferences(shares_reads=False))
+    await mark(stores.messages, BOB, ANN, 1, read=True, at_ms=30)
+    trace = await stores.archive.trace(ANN, message.conversation, 1)
+    assert trace is not None
+    assert (trace.received_at_ms, trace.read_at_ms) == (30, None)
+
+
+async def test_private_read_alone_moves_nothing_that_the_peer_is_told(
+    stores: SqliteStores,
+) -> None:
+    await say(stores.messages, ANN, BOB, "a")
+    await stores.people.set_preferences(BOB, Preferences(shares_reads=False))
+    await mark(stores.messages, BOB, ANN, 1)
+    (later,) = await say(stores.messages, CID, ANN, "b")
+    conversation = conversation_id(ANN, BOB)
+    await mark(stores.messages, BOB, ANN, 1, read=True)
+    assert await stores.messages.receipts_after(ANN, later.position) == []
+    assert await stores.messages.receipts_after(ANN, 0) == [(conversation, BOB, 1, 0)]
+    assert await stores.messages.receipts_after(BOB, later.position) == [(conversation, BOB, 1, 1)]
+
+
+@pytest.fixture
+def plan(stores: SqliteStores, path: Path) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(path)) as connection:
+        yield connection
+
+
+@pytest.mark.parametrize(
+    ("statement", "arguments", "may_sort"),
+    [
+        (sqlite_archive._HISTORY_BEFORE, ("c", 1, 2), False),
+        (sqlite_archive._HISTORY_AFTER, ("c", 1, 2), False),
+        (sqlite_archive._CONVERSATIONS, {"me": 1, "before": 2, "limit": 3}, False),
+        (sqlite_archive._TRACE, ("c", 1), False),
+        (sqlite_archive._SEARCH, ("word", 9, 1, 2), True),
+        (sqlite_store._EVENTS, (1, 2, 3, 4), False),
+        (sqlite_store._RECEIPTS, {"me": 1, "position": 2}, False),
+        (sqlite_store._TO_ERASE, (1,), False),
+        (sqlite_people._PEERS, ("u", 2), False),
+    ],
+    ids=[
+        "history before",
+        "history after",
+        "conversations",
+        "trace",
+        "search",
+        "events",
+        "receipts",
+        "to erase",
+        "peers",
+    ],
+)
+async def test_reads_go_by_an_index_and_sort_nothing(
+    plan: sqlite3.Connection,
+    statement: str,
+    arguments: tuple[object, ...] | dict[str, object],
+    may_sort: bool,
+) -> None:
+    steps = [row[3] for row in plan.execute("EXPLAIN QUERY PLAN " + statement, arguments)]
+    scans = [step for step in steps if step.startswith("SCAN") and "VIRTUAL TABLE" not in step]
+    sorts = [step for step in steps if "TEMP B-TREE" in step]
+    assert [step for step in scans if step != "SCAN CONSTANT ROW"] == [], steps
+    assert sorts == [] or may_sort, steps

@@ -1,0 +1,118 @@
+"""Short ways to fill a message store with conversations."""
+
+import itertools
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from shared.ids import UserId, conversation_id
+from ws_gateway.conversations import (
+    Appended,
+    Change,
+    Deletion,
+    Draft,
+    Edit,
+    Erasure,
+    Event,
+    Mark,
+    Message,
+    Outcome,
+)
+from ws_gateway.ports import MessageStore
+
+__all__ = [
+    "ANN",
+    "BOB",
+    "CID",
+    "delete",
+    "edit",
+    "erase",
+    "every_event",
+    "mark",
+    "say",
+    "search_index_is_sound",
+]
+
+ANN, BOB, CID = UserId("u_ann"), UserId("u_bob"), UserId("u_cid")
+
+_numbers = itertools.count()
+
+
+async def say(
+    store: MessageStore, sender: UserId, to: UserId, *texts: str, at_ms: int = 1
+) -> list[Message]:
+    """Store messages in one batch. Returns them."""
+    drafts = [Draft(sender, to, f"said-{next(_numbers)}", text) for text in texts]
+    outcomes = await store.append_batch(drafts, at_ms)
+    assert all(isinstance(o, Appended) and not o.duplicate for o in outcomes), outcomes
+    return [o.event.message for o in outcomes if isinstance(o, Appended)]
+
+
+async def edit(
+    store: MessageStore, message: Message, text: str, *, request_id: str = "", at_ms: int = 2
+) -> Outcome:
+    """Have the author edit a message."""
+    request_id = request_id or f"edit-{next(_numbers)}"
+    change = Edit(message.sender, request_id, message.conversation, message.seq, text)
+    return await _one(store, change, at_ms)
+
+
+async def delete(
+    store: MessageStore, message: Message, *, request_id: str = "", at_ms: int = 2
+) -> Outcome:
+    """Have the author delete a message."""
+    request_id = request_id or f"delete-{next(_numbers)}"
+    change = Deletion(message.sender, request_id, message.conversation, message.seq)
+    return await _one(store, change, at_ms)
+
+
+async def mark(
+    store: MessageStore,
+    user: UserId,
+    peer: UserId,
+    seq: int,
+    *,
+    read: bool = False,
+    at_ms: int = 3,
+) -> Outcome:
+    """Mark a conversation as received, or read, up to `seq`."""
+    return await _one(store, Mark(user, None, conversation_id(user, peer), seq, read), at_ms)
+
+
+async def erase(store: MessageStore, user: UserId, *, at_ms: int = 4) -> list[Outcome]:
+    """Erase a user until nothing is left to do, as the messenger does."""
+    outcomes = []
+    while conversations := await store.conversations_to_erase(user):
+        changes = [Erasure(user, conversation) for conversation in conversations]
+        outcomes += await store.append_batch(changes, at_ms)
+    return outcomes
+
+
+async def every_event(
+    store: MessageStore, user: UserId, position: int = 0, *, limit: int = 3
+) -> list[Event]:
+    """Page through a user's events to the end of the log."""
+    events: list[Event] = []
+    while True:
+        page = await store.events_after(user, position, limit)
+        assert all(position < event.position <= page.upto for event in page.events)
+        events += page.events
+        position = page.upto
+        if page.complete:
+            assert position == store.position
+            return events
+
+
+def search_index_is_sound(path: Path) -> bool:
+    """Compare the search index, which must have caught up, with what it is made from."""
+    with closing(sqlite3.connect(path)) as connection:
+        try:
+            connection.execute("INSERT INTO search (search, rank) VALUES ('integrity-check', 1)")
+        except sqlite3.DatabaseError:
+            return False
+    return True
+
+
+async def _one(store: MessageStore, change: Change, at_ms: int) -> Outcome:
+    (outcome,) = await store.append_batch([change], at_ms)
+    return outcome
