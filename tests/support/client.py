@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -82,15 +82,16 @@ class Client:
         """Send one frame as it stands."""
         await self.socket.send(data, text=text)
 
-    async def expect(self, kind: str, **fields: Any) -> Frame:
+    async def expect(self, kind: str, *, past: Collection[str] = (), **fields: Any) -> Frame:
         """Return the next frame, which must be of this type and have these fields.
 
-        Frames that come unasked, such as presence, are passed over unless one is what is expected.
+        Frames that come unasked, such as presence, and those of the types in `past`, are passed
+        over unless one is what is expected.
         """
         async with asyncio.timeout(_WITHIN_S):
             while True:
                 frame: Frame = json.loads(await self.socket.recv())
-                if frame["type"] == kind or frame["type"] not in _UNASKED:
+                if frame["type"] == kind or frame["type"] not in {*_UNASKED, *past}:
                     break
         shown = {name: frame.get(name) for name in fields}
         assert (frame["type"], shown) == (kind, fields), frame
