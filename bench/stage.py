@@ -28,6 +28,7 @@ DISTURBED = 0.1
 """Cores that others may use during a measurement before it is done again."""
 _TRIES = 3
 _LOOK_S = 0.25
+_LATE_US = 1000
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +70,7 @@ class Stage:
         self._record = record
         self._repeats_left = options.repeats_when_disturbed
         self._patience_s = options.patience_s
+        self._kept: list[LoadResult] = []
 
     def load(
         self, server: str, *, pairs: int, window: int, rate_per_s: float | None = None
@@ -100,7 +102,7 @@ class Stage:
                 break
             self._repeats_left -= 1
         best = min(tries, key=lambda result: result.cpu.others)
-        self._warn(f"{server}, {pairs} x {window}", best)
+        self._kept.append(best)
         return best
 
     def _wait_for_quiet(self) -> None:
@@ -112,17 +114,27 @@ class Stage:
             if meter.shares().others <= DISTURBED:
                 return
 
-    def _warn(self, what: str, result: LoadResult) -> None:
-        warnings = self._record.warnings
-        if result.cpu.others > DISTURBED:
-            warnings.append(f"{what}: others used {result.cpu.others:.0%} of a core meanwhile")
-        if result.cpu.generator > GENERATOR_IS_LIMIT:
-            warnings.append(
-                f"{what}: the generator used {result.cpu.generator:.0%} of its core, so it may "
+    def warn(self) -> None:
+        """Add to the record what may have spoiled measurements."""
+        others = [result.cpu.others for result in self._kept if result.cpu.others > DISTURBED]
+        limited = [r for r in self._kept if r.cpu.generator > GENERATOR_IS_LIMIT]
+        late = [result.late_p99_us for result in self._kept if result.late_p99_us > _LATE_US]
+        total = len(self._kept)
+        if others:
+            self._record.warnings.append(
+                f"others used up to {max(others):.0%} of a core during {len(others)} of {total} "
+                "loads: trust ratios, and those for each CPU second most"
+            )
+        if limited:
+            self._record.warnings.append(
+                f"the generator used its whole core in {len(limited)} of {total} loads and may "
                 "have been the limit"
             )
-        if result.late_p99_us > 1000:
-            warnings.append(f"{what}: the generator was {result.late_p99_us / 1000:.1f} ms late")
+        if late:
+            self._record.warnings.append(
+                f"the generator was up to {max(late) / 1000:.1f} ms late in {len(late)} of {total} "
+                "loads; latencies count from when it should have sent"
+            )
 
 
 @contextlib.contextmanager
@@ -134,7 +146,11 @@ def stage(options: Options, record: Record) -> Iterator[Stage]:
         services(Path(directory)) as duet,
     ):
         say(f"signing {PEOPLE} people up")
-        yield Stage(baseline, duet, sign_up(duet.profile_url, PEOPLE), options, record)
+        on = Stage(baseline, duet, sign_up(duet.profile_url, PEOPLE), options, record)
+        try:
+            yield on
+        finally:
+            on.warn()
 
 
 def shares(results: list[LoadResult]) -> str:
