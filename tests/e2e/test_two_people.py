@@ -173,22 +173,24 @@ class Talker:
         await client.send(type="send", id=client_id, to=self.recipient.id, text=client_id)
 
 
+async def _talk_until_killed(stack: Stack, talkers: list[Talker], acknowledged: int) -> None:
+    async with stack.gateway() as gateway:
+        url = await gateway.url()
+        talking = [asyncio.create_task(talker.talk_until_the_end(url)) for talker in talkers]
+        await until(lambda: sum(len(talker.acks) for talker in talkers) >= acknowledged)
+        gateway.signal(signal.SIGKILL)
+        assert await gateway.exit_status() == -signal.SIGKILL
+        await asyncio.gather(*talking)
+
+
 async def test_no_acknowledged_message_is_lost_or_doubled_when_the_gateway_is_killed(
     stack: Stack,
 ) -> None:
     people = [await stack.sign_up() for _ in range(6)]
     talkers = [Talker(people[n], people[n + 1]) for n in (0, 2, 4)]
     talkers.append(Talker(people[1], people[0]))  # both sides of one conversation
-    next_kill = 0
-    for _ in range(3):
-        next_kill += 300
-        async with stack.gateway() as gateway:
-            url = await gateway.url()
-            talking = [asyncio.create_task(t.talk_until_the_end(url)) for t in talkers]
-            await until(lambda: sum(len(t.acks) for t in talkers) >= next_kill)
-            gateway.signal(signal.SIGKILL)
-            assert await gateway.exit_status() == -signal.SIGKILL
-            await asyncio.gather(*talking)
+    for acknowledged in (300, 600, 900):
+        await _talk_until_killed(stack, talkers, acknowledged)
 
     async with stack.gateway() as gateway:
         url = await gateway.url()

@@ -4,6 +4,8 @@ import msgspec
 
 __all__ = ["Cursors", "ForeignCursor"]
 
+_MAX_DIGITS = 18  # of what a 64-bit integer always holds
+
 
 class ForeignCursor(ValueError):
     """The cursor is not of this database: malformed, or of one that was replaced by a backup."""
@@ -25,6 +27,7 @@ class Cursors(msgspec.Struct, frozen=True):
             ForeignCursor: what the client saw is not this database's; it must start afresh.
         """
         epoch, _, position = cursor.rpartition(".")
-        if epoch != self.epoch or not (position.isascii() and position.isdigit()):
+        is_number = position.isascii() and position.isdigit() and len(position) <= _MAX_DIGITS
+        if epoch != self.epoch or not is_number:
             raise ForeignCursor(cursor)
         return int(position)
