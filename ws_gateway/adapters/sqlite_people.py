@@ -106,10 +106,13 @@ class SqlitePeopleStore:
         return [user_id for (user_id,) in rows]
 
     async def finish_erasure(self, user_id: UserId) -> None:
-        """Forget that a user is to be erased, and whom they blocked."""
+        """Forget that a user is to be erased, whom they blocked, and when they were here."""
 
         def work(connection: sqlite3.Connection) -> None:
             connection.execute(f"DELETE FROM blocks WHERE blocker = {_KEY}", (user_id,))
+            connection.execute(
+                "UPDATE users SET last_seen_ms = NULL, shares_presence = 0 WHERE id = ?", (user_id,)
+            )
             connection.execute("DELETE FROM erasures WHERE user_id = ?", (user_id,))
 
         await available(self._database.write(work))

@@ -1,0 +1,257 @@
+"""What every `PeopleStore` must do: peers, preferences, blocks, and people who are erased."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from shared.ids import UserId, conversation_id
+from tests.support.talk import ANN, BOB, CID, delete, edit, erase, every_event, mark, say
+from tests.support.waiting import until
+from ws_gateway.adapters.sqlite_stores import SqliteStores, open_sqlite_stores
+from ws_gateway.conversations import (
+    Appended,
+    Blocked,
+    Conflict,
+    Draft,
+    Erasure,
+    Event,
+    EventKind,
+    Marked,
+    Outcome,
+    Unfinished,
+)
+from ws_gateway.ports import Preferences
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "messages.db"
+
+
+@pytest.fixture
+async def stores(path: Path) -> AsyncIterator[SqliteStores]:
+    async with open_sqlite_stores(path) as stores:
+        yield stores
+
+
+async def send(stores: SqliteStores, client_id: str, text: str = "hi") -> Outcome:
+    """Have Ann send Bob something."""
+    (outcome,) = await stores.messages.append_batch([Draft(ANN, BOB, client_id, text)], 1)
+    return outcome
+
+
+async def test_peers_are_those_one_talked_with_newest_first(stores: SqliteStores) -> None:
+    assert await stores.people.peers(ANN, 10) == []
+    await say(stores.messages, ANN, BOB, "a")
+    await say(stores.messages, CID, ANN, "b")
+    await stores.archive.conversations(ANN, None, 1)
+    assert await stores.people.peers(ANN, 10) == [CID, BOB]
+    assert await stores.people.peers(ANN, 1) == [CID]
+    assert await stores.people.peers(BOB, 10) == [ANN]
+
+
+async def test_first_message_makes_peers_at_once(stores: SqliteStores) -> None:
+    await say(stores.messages, ANN, BOB, "a")
+    assert await stores.people.peers(ANN, 10) == [BOB]
+    assert await stores.people.peers(BOB, 10) == [ANN]
+
+
+@pytest.mark.parametrize(("blocker", "blocked"), [(ANN, BOB), (BOB, ANN)])
+async def test_a_block_ends_being_peers_both_ways_until_it_is_lifted(
+    stores: SqliteStores, blocker: UserId, blocked: UserId
+) -> None:
+    await say(stores.messages, ANN, BOB, "a")
+    await stores.people.block(blocker, blocked, 1)
+    assert await stores.people.peers(ANN, 10) == []
+    assert await stores.people.peers(BOB, 10) == []
+    await stores.people.unblock(blocker, blocked)
+    assert await stores.people.peers(ANN, 10) == [BOB]
+    assert await stores.people.peers(BOB, 10) == [ANN]
+
+
+async def test_everything_is_shared_until_somebody_says_otherwise(stores: SqliteStores) -> None:
+    assert await stores.people.preferences(ANN) == Preferences(True, True)
+    await stores.people.set_preferences(ANN, Preferences(False, True))
+    assert await stores.people.preferences(ANN) == Preferences(False, True)
+    await say(stores.messages, ANN, BOB, "a")
+    await stores.people.set_preferences(BOB, Preferences(True, False))
+    assert await stores.people.preferences(ANN) == Preferences(False, True)
+    assert await stores.people.preferences(BOB) == Preferences(True, False)
+
+
+async def test_preferences_and_blocks_survive_reopening(path: Path) -> None:
+    async with open_sqlite_stores(path) as stores:
+        await stores.people.set_preferences(ANN, Preferences(False, False))
+        await stores.people.block(ANN, BOB, 1)
+        await stores.people.follow_feed("17")
+    async with open_sqlite_stores(path) as stores:
+        assert await stores.people.preferences(ANN) == Preferences(False, False)
+        assert await stores.people.blocks(ANN) == [BOB]
+        assert await stores.people.feed_event_id() == "17"
+
+
+async def test_last_seen_of_somebody_who_never_talked_is_not_kept(stores: SqliteStores) -> None:
+    await stores.people.set_last_seen(ANN, 5)
+    await say(stores.messages, ANN, BOB, "a")
+    (summary,) = await stores.archive.conversations(BOB, None, 1)
+    assert summary.peer_last_seen_ms is None
+
+
+async def test_blocks_are_listed_newest_first_and_once(stores: SqliteStores) -> None:
+    assert await stores.people.blocks(ANN) == []
+    await stores.people.block(ANN, BOB, 1)
+    await stores.people.block(ANN, CID, 2)
+    await stores.people.block(ANN, BOB, 3)
+    assert await stores.people.blocks(ANN) == [CID, BOB]
+    assert await stores.people.blocks(BOB) == []
+    await stores.people.unblock(ANN, CID)
+    await stores.people.unblock(ANN, CID)
+    assert await stores.people.blocks(ANN) == [BOB]
+
+
+async def test_blocked_person_sends_nothing_and_the_blocker_still_may(
+    stores: SqliteStores,
+) -> None:
+    assert isinstance(await send(stores, "1"), Appended)
+    await stores.people.block(BOB, ANN, 1)
+    assert await send(stores, "2") == Blocked()
+    (own,) = await say(stores.messages, BOB, ANN, "I may")
+    assert own.seq == 2
+    await stores.people.unblock(BOB, ANN)
+    outcome = await send(stores, "2")
+    assert isinstance(outcome, Appended)
+    assert outcome.event.message.seq == 3
+
+
+async def test_retry_of_what_was_stored_before_the_block_is_acknowledged(
+    stores: SqliteStores,
+) -> None:
+    first = await send(stores, "1")
+    await stores.people.block(BOB, ANN, 1)
+    again = await send(stores, "1")
+    assert isinstance(first, Appended)
+    assert again == Appended(first.event, duplicate=True)
+    assert await send(stores, "1", "other") == Conflict()
+
+
+async def test_refused_message_begins_no_conversation(stores: SqliteStores) -> None:
+    await stores.people.block(BOB, ANN, 1)
+    assert await send(stores, "1") == Blocked()
+    await stores.people.unblock(BOB, ANN)
+    assert await stores.people.peers(ANN, 10) == []
+    assert await stores.archive.conversations(BOB, None, 10) == []
+    await say(stores.messages, ANN, BOB, "now")
+    assert await stores.people.peers(ANN, 10) == [BOB]
+
+
+async def test_blocked_person_may_take_words_back_and_put_none_in(stores: SqliteStores) -> None:
+    one, two = await say(stores.messages, ANN, BOB, "one", "two")
+    done = await edit(stores.messages, one, "mended", request_id="before")
+    await stores.people.block(BOB, ANN, 1)
+    assert await edit(stores.messages, two, "abuse") == Blocked()
+    again = await edit(stores.messages, one, "mended", request_id="before")
+    assert isinstance(done, Appended)
+    assert again == Appended(done.event, duplicate=True)
+    assert isinstance(await delete(stores.messages, two), Appended)
+    assert isinstance(await mark(stores.messages, ANN, BOB, 2, read=True), Marked)
+    assert [e.message.text for e in await every_event(stores.messages, BOB)][:2] == ["mended", ""]
+
+
+async def test_block_holds_from_the_moment_it_is_confirmed(stores: SqliteStores) -> None:
+    """Whatever batches are under way: what was sent after `block` returned is refused."""
+    outcomes: list[tuple[int, int, Outcome]] = []
+    epoch = 0  # odd while blocked for certain, even while free for certain
+    changing = False
+    done = asyncio.Event()
+
+    async def keep_sending() -> None:
+        number = 0
+        while not done.is_set():
+            number += 1
+            began = -1 if changing else epoch
+            outcome = await send(stores, f"{number}")
+            ended = -1 if changing else epoch
+            outcomes.append((began, ended, outcome))
+
+    async def more_outcomes(count: int) -> None:
+        wanted = len(outcomes) + count
+        await until(lambda: len(outcomes) >= wanted)
+
+    sending = asyncio.create_task(keep_sending())
+    for _ in range(20):
+        changing = True
+        await stores.people.block(BOB, ANN, 1)
+        changing, epoch = False, epoch + 1
+        await more_outcomes(3)
+        changing = True
+        await stores.people.unblock(BOB, ANN)
+        changing, epoch = False, epoch + 1
+        await more_outcomes(3)
+    done.set()
+    await sending
+    certain = [(began, o) for began, ended, o in outcomes if began == ended != -1]
+    assert {epoch % 2 for epoch, _ in certain} == {0, 1}
+    for epoch, outcome in certain:
+        assert isinstance(outcome, Blocked if epoch % 2 else Appended)
+    history = await stores.archive.history(ANN, BOB, before=None, after=None, limit=200)
+    assert [m.seq for m in history.messages] == list(range(1, len(history.messages) + 1))
+
+
+async def test_feed_is_followed_and_the_deleted_are_listed_until_they_are_erased(
+    stores: SqliteStores,
+) -> None:
+    assert await stores.people.feed_event_id() is None
+    assert await stores.people.users_to_erase() == []
+    await stores.people.follow_feed("1", ANN)
+    await stores.people.follow_feed("1", ANN)
+    await stores.people.follow_feed("2")
+    assert await stores.people.feed_event_id() == "2"
+    assert await stores.people.users_to_erase() == [ANN]
+    await stores.people.finish_erasure(ANN)
+    assert await stores.people.users_to_erase() == []
+
+
+async def test_the_erased_leave_no_blocks_and_no_last_seen(stores: SqliteStores) -> None:
+    await say(stores.messages, ANN, BOB, "a")
+    await stores.people.set_last_seen(ANN, 5)
+    await stores.people.block(ANN, BOB, 1)
+    await stores.people.block(CID, ANN, 1)
+    await stores.people.follow_feed("1", ANN)
+    await stores.people.finish_erasure(ANN)
+    assert await stores.people.blocks(ANN) == []
+    assert await stores.people.blocks(CID) == [ANN]
+    (summary,) = await stores.archive.conversations(BOB, None, 1)
+    assert summary.peer_last_seen_ms is None
+
+
+@pytest.mark.parametrize("count", [999, 1000, 1001, 2000, 2345])
+async def test_erasure_in_parts_ends_with_exactly_one_event(
+    stores: SqliteStores, count: int
+) -> None:
+    await say(stores.messages, ANN, BOB, *(f"secret {n}" for n in range(count)))
+    await say(stores.messages, BOB, ANN, "his")
+    assert (await stores.archive.search(BOB, "secret", None, upto=None, offset=0, limit=1)).hits
+    told = [o for o in await erase(stores.messages, ANN) if isinstance(o, Appended)]
+    assert [(o.event.kind, o.event.message.sender) for o in told] == [(EventKind.ERASED, ANN)]
+    events = await every_event(stores.messages, BOB, limit=500)
+    assert [e.message.text for e in events if e.message.text] == ["his"]
+    assert len(events) == count + 2
+    assert not (await stores.archive.search(BOB, "secret", None, upto=None, offset=0, limit=1)).hits
+
+
+async def test_erasure_goes_on_after_reopening(path: Path) -> None:
+    async with open_sqlite_stores(path) as stores:
+        await stores.people.follow_feed("1", ANN)
+        await say(stores.messages, ANN, BOB, *("secret" for _ in range(1500)))
+        await say(stores.messages, ANN, CID, "secret")
+        part = Erasure(ANN, conversation_id(ANN, BOB))
+        assert await stores.messages.append_batch([part], 1) == [Unfinished()]
+    async with open_sqlite_stores(path) as stores:
+        assert await stores.people.users_to_erase() == [ANN]
+        told = [o.event for o in await erase(stores.messages, ANN) if isinstance(o, Appended)]
+        assert sorted(e.message.recipient for e in told) == [BOB, CID]
+        for user in (BOB, CID):
+            events: list[Event] = await every_event(stores.messages, user, limit=500)
+            assert not any(event.message.text for event in events)

@@ -1,0 +1,209 @@
+"""The log on SQLite and what follows it stay right through faults, restarts and a small cache."""
+
+import contextlib
+import random
+import sqlite3
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from shared.ids import UserId
+from shared.sqlite import Database
+from tests.support.gateway import database_locked
+from tests.support.talk import delete, edit, erase, every_event, mark, search_index_is_sound
+from ws_gateway.adapters import sqlite_append, sqlite_store
+from ws_gateway.adapters.sqlite_archive import SqliteMessageArchive
+from ws_gateway.adapters.sqlite_store import SqliteMessageStore
+from ws_gateway.conversations import Appended, Draft, Event, Message
+from ws_gateway.ports import StoreUnavailable
+
+USERS = [UserId(f"u_{n}") for n in range(5)]
+
+
+class Log:
+    """A store on a file, and what must be in it."""
+
+    def __init__(self, path: Path, database: Database, store: SqliteMessageStore) -> None:
+        self.path = path
+        self.database = database
+        self.store = store
+        self.expected: list[Message] = []
+        self._numbers = 0
+
+    def drafts(self, choice: random.Random, text: str = "x") -> list[Draft]:
+        """Some drafts between anybody."""
+        drafts = []
+        for _ in range(choice.randint(1, 6)):
+            sender, to = choice.sample(USERS, 2)
+            self._numbers += 1
+            drafts.append(Draft(sender, to, f"{self._numbers}", text))
+        return drafts
+
+    async def append(self, drafts: list[Draft]) -> None:
+        """Store drafts, which must succeed."""
+        for outcome in await self.store.append_batch(drafts, 1):
+            assert isinstance(outcome, Appended)
+            assert not outcome.duplicate
+            self.expected.append(outcome.event.message)
+
+    async def append_in_vain(self, drafts: list[Draft]) -> None:
+        """Try to store drafts, which must fail."""
+        with pytest.raises(StoreUnavailable):
+            await self.store.append_batch(drafts, 1)
+
+    async def limit_pages(self, pages: int | None) -> None:
+        """Let the disk be full (at its present size), or not any more."""
+
+        def limit(connection: sqlite3.Connection) -> None:
+            (count,) = connection.execute("PRAGMA page_count").fetchone()
+            wanted = 2**30 if pages is None else count + pages
+            connection.execute(f"PRAGMA max_page_count = {wanted}")
+
+        await self.database.write(limit)
+
+    async def check(self) -> None:
+        """Compare all that is stored with what was acknowledged."""
+        positions = [message.position for message in self.expected]
+        assert positions == list(range(1, len(positions) + 1))
+        seqs: Counter[str] = Counter()
+        for message in self.expected:
+            seqs[message.conversation] += 1
+            assert message.seq == seqs[message.conversation]
+        for user in USERS:
+            own = [m for m in self.expected if user in (m.sender, m.recipient)]
+            events = await every_event(self.store, user, limit=100)
+            assert [event.message for event in events] == own
+            archive = SqliteMessageArchive(
+                self.database, self.store.settle, self.store.write_deliveries
+            )
+            for summary in await archive.conversations(user, None, 10):
+                talk = [m for m in own if m.conversation == summary.conversation]
+                assert summary.last_message == talk[-1]
+                assert summary.unread == sum(m.sender != user for m in talk)
+
+
+@contextlib.asynccontextmanager
+async def opened(path: Path) -> AsyncIterator[Log]:
+    database = await Database.open(path, "ws_gateway.adapters.migrations", busy_timeout_s=0.01)
+    try:
+        yield Log(path, database, await SqliteMessageStore.over(database))
+    finally:
+        await database.close()
+
+
+@pytest.fixture
+async def log(tmp_path: Path) -> AsyncIterator[Log]:
+    async with opened(tmp_path / "messages.db") as log:
+        yield log
+
+
+@pytest.mark.parametrize("settle_every", [1, 4, 1000])
+@pytest.mark.parametrize("max_cached", [0, 2, 100_000])
+async def test_failed_transactions_skip_and_reuse_nothing(
+    log: Log, monkeypatch: pytest.MonkeyPatch, settle_every: int, max_cached: int
+) -> None:
+    monkeypatch.setattr(sqlite_store, "_SETTLE_EVERY", settle_every)
+    monkeypatch.setattr(sqlite_append, "_MAX_CACHED", max_cached)
+    choice = random.Random(f"{settle_every} {max_cached}")
+    for _ in range(40):
+        fault = choice.choice(["none", "none", "locked", "full"])
+        drafts = log.drafts(choice)
+        if fault == "locked":
+            with database_locked(log.path):
+                await log.append_in_vain(drafts)
+        elif fault == "full":
+            await log.limit_pages(0)
+            await log.append_in_vain([*drafts, *log.drafts(choice, "x" * 4000)] * 20)
+            await log.limit_pages(None)
+        if choice.random() < 0.7 or fault == "none":
+            await log.append(drafts)
+        if choice.random() < 0.1:
+            await log.check()
+    await log.check()
+
+
+async def test_batch_that_one_change_spoils_leaves_the_store_right(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choice = random.Random(1)
+    await log.append(log.drafts(choice))
+    poisoned = log.drafts(choice)
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite_append.Append, "_flush", lambda append: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            await log.store.append_batch(poisoned, 1)
+    await log.append(poisoned)
+    await log.check()
+
+
+async def test_log_goes_on_after_reopening_wherever_it_stood(tmp_path: Path) -> None:
+    choice = random.Random(3)
+    expected: list[Message] = []
+    for life in range(6):
+        async with opened(tmp_path / "messages.db") as log:
+            log.expected, log._numbers = expected, 1000 * life
+            for _ in range(4):
+                await log.append(log.drafts(choice))
+            if life % 2:
+                await log.check()
+    async with opened(tmp_path / "messages.db") as log:
+        log.expected = expected
+        await log.check()
+
+
+async def test_noted_deliveries_survive_a_failed_transaction(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_store, "_SETTLE_EVERY", 1)
+    choice = random.Random(5)
+    await log.append(log.drafts(choice))
+    log.store.note_delivery(1, 2, 77)
+    with database_locked(log.path):
+        await log.append_in_vain(log.drafts(choice))
+        with pytest.raises(StoreUnavailable):
+            await log.store.write_deliveries()
+    await log.append(log.drafts(choice))
+    await log.store.write_deliveries()
+    rows = await log.database.read(lambda c: c.execute("SELECT * FROM deliveries").fetchall())
+    assert rows == [(1, 2, 77)]
+
+
+async def test_random_changes_of_every_kind_leave_everything_in_agreement(log: Log) -> None:
+    """Seq dense, places and inboxes complete, revisions in order, the index sound."""
+    choice = random.Random(9)
+    archive = SqliteMessageArchive(log.database, log.store.settle, log.store.write_deliveries)
+    for _ in range(150):
+        action = choice.random()
+        if action < 0.5 or not log.expected:
+            await log.append(log.drafts(choice, f"word{choice.randint(0, 9)}"))
+            continue
+        message = choice.choice(log.expected)
+        if action < 0.65:
+            await edit(log.store, message, f"word{choice.randint(0, 9)}")
+        elif action < 0.8:
+            await delete(log.store, message)
+        elif action < 0.9:
+            reader = choice.choice([message.sender, message.recipient])
+            peer = message.recipient if reader == message.sender else message.sender
+            await mark(log.store, reader, peer, message.seq, read=choice.random() < 0.5)
+        elif action < 0.95:
+            await archive.index_search()
+        elif action < 0.97:
+            await erase(log.store, message.sender)
+    await log.store.settle()
+    while not await archive.index_search():
+        pass
+    assert search_index_is_sound(log.path)
+    seqs: dict[str, list[int]] = {}
+    events: dict[int, Event] = {}
+    for user in USERS:
+        own = await every_event(log.store, user, limit=50)
+        assert [e.position for e in own] == sorted({e.position for e in own})
+        events |= {event.position: event for event in own}
+    assert sorted(events) == list(range(1, log.store.position + 1))
+    for message in log.expected:
+        seqs.setdefault(message.conversation, []).append(message.seq)
+    for conversation, dense in seqs.items():
+        assert dense == list(range(1, len(dense) + 1)), conversation
