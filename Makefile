@@ -18,7 +18,7 @@ unexport PIP_REQUIRE_VIRTUALENV PIP_NO_BINARY PYTHONHOME PYTHONPATH PYTHONSAFEPA
 
 .PHONY: run
 run: $(VENV)/.runtime-installed ## start both services here; state in ./data; Ctrl-C stops them
-	@exec $(BIN)/python -m duet
+	@exec $(BIN)/python -m shared.launcher
 
 .PHONY: test
 test: $(VENV)/.dev-installed ## all tests but those that need Docker; ARGS="-k name" selects

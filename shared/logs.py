@@ -38,7 +38,7 @@ def configure_logging(
     """Set up logging for this process. Call it once, before anything is logged.
 
     Every line carries `service`. Records of libraries come out in the same form; those that would
-    show message texts or headers are kept at INFO even when `level` is `debug`.
+    show message texts or headers are kept at WARNING even when `level` is `debug`.
     """
     output = stream or sys.stderr
     common: list[structlog.typing.Processor] = [
@@ -73,7 +73,6 @@ def configure_logging(
     root.setLevel(level.upper())
     for name in _NOISY_AT_DEBUG:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
-    logging.getLogger("yoyo").setLevel(logging.WARNING)  # it tells of every statement
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).handlers = []
         logging.getLogger(name).propagate = True

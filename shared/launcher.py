@@ -1,4 +1,4 @@
-"""Run both services in this terminal: `python -m duet`, which is what `make run` does.
+"""Run both services in this terminal: `python -m shared.launcher`, which is what `make run` does.
 
 They write straight to the terminal. Each has a session of its own, so that Ctrl-C does not reach it
 twice: this process turns Ctrl-C, SIGTERM or a closed terminal into one SIGTERM for each and waits

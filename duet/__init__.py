@@ -1,1 +1,0 @@
-"""Duet on one machine: both services, started and stopped together."""
