@@ -1,4 +1,4 @@
-"""`python -m shared.launcher` as somebody at a terminal meets it: start, stop, and what can go wrong."""
+"""The launcher as somebody at a terminal meets it: start, stop, and what can go wrong."""
 
 import asyncio
 import contextlib
@@ -89,7 +89,13 @@ async def test_unusable_setting_is_named(environment: Mapping[str, str]) -> None
 @contextlib.asynccontextmanager
 async def _duet(environment: Mapping[str, str]) -> AsyncIterator[Process]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "shared.launcher", env=environment, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT
+        sys.executable,
+        "-m",
+        "shared.launcher",
+        env=environment,
+        stdin=DEVNULL,
+        stdout=PIPE,
+        stderr=STDOUT,
     )
     try:
         async with asyncio.timeout(TIMEOUT_S):
