@@ -60,5 +60,5 @@ class PeopleStore(Protocol):
         ...
 
     async def finish_erasure(self, user_id: UserId) -> None:
-        """Forget that a user is to be erased, whom they blocked and when they were here: it is done."""
+        """Forget that a user is to be erased: it is done. So are their blocks and last seen."""
         ...

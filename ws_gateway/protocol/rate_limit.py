@@ -24,13 +24,21 @@ class TokenBucket:
 
     def take(self, now: float) -> float:
         """Take a token. Returns 0, or how many seconds to wait when there is none."""
+        wait_s = self.wait_s(now)
+        if not wait_s:
+            self._tokens -= 1.0
+        return wait_s
+
+    def wait_s(self, now: float) -> float:
+        """Return how many seconds it takes until there is a token; 0 when there is one."""
         gained = max(0.0, now - self._updated_at) * self._limit.per_s
         self._tokens = min(float(self._limit.burst), self._tokens + gained)
         self._updated_at = now
-        if self._tokens >= 1.0:
-            self._tokens -= 1.0
-            return 0.0
-        return (1.0 - self._tokens) / self._limit.per_s
+        return 0.0 if self._tokens >= 1.0 else (1.0 - self._tokens) / self._limit.per_s
+
+    def put_back(self) -> None:
+        """Return a token that was taken for nothing."""
+        self._tokens = min(float(self._limit.burst), self._tokens + 1.0)
 
     def is_full(self, now: float) -> bool:
         """Whether nothing was taken lately, so that forgetting the bucket changes nothing."""

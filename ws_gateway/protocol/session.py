@@ -174,10 +174,16 @@ class Session:
         self.deadline = identity.expires_at - self._limits.expiring_lead_s
 
     def _limited(self, request: requests.Request | None, now: float) -> Reply | Close | None:
-        """Refuse what comes too fast; never in silence, and not for ever."""
+        """Refuse what comes too fast; never in silence, and not for ever.
+
+        Whoever then waits as they are told is let through: a refusal takes from neither bucket.
+        """
         wait_s = self._requests.take(now)
-        if not wait_s and isinstance(request, requests.Send | requests.Edit | requests.Delete):
-            wait_s = self._messages.take(now)
+        if isinstance(request, requests.Send | requests.Edit | requests.Delete):
+            if wait_s:
+                wait_s = max(wait_s, self._messages.wait_s(now))
+            elif wait_s := self._messages.take(now):
+                self._requests.put_back()
         if not wait_s:
             return None
         request_id = getattr(request, "id", None)
