@@ -8,14 +8,23 @@ DATABASE_NAME = "users.db"
 
 
 def begin_new_life(connection: sqlite3.Connection) -> None:
-    """End every session of a restored database, and make the feed's followers notice.
+    """Log everybody out of a restored database.
 
-    A session that was ended after the backup was taken would be alive again, and so would a refresh
-    token that was stolen and found out. Followers resume from an event whose name they no longer
-    find, are told so, and check the sessions that they hold.
+    Otherwise a session that was ended after the backup was taken would be alive again, and with it
+    a refresh token that was stolen and found out. Followers of the feed hear of it as of any other
+    revocation; one that stands at an event of the lost database is told to start afresh.
     """
-    connection.execute(
-        "UPDATE sessions SET ended_at_ms = 1000 * strftime('%s', 'now') WHERE ended_at_ms IS NULL"
-    )
-    connection.execute("UPDATE revocations SET nonce = lower(hex(randomblob(8)))")
-    connection.execute("UPDATE epoch SET value = lower(hex(randomblob(8)))")
+    for statement in _LOG_OUT:
+        connection.execute(statement)
+
+
+_NOW_MS = "1000 * strftime('%s', 'now')"
+_LOG_OUT = (
+    "UPDATE users SET token_version = token_version + 1"
+    " WHERE id IN (SELECT user_id FROM sessions WHERE ended_at_ms IS NULL)",
+    "INSERT INTO revocations (nonce, at_ms, event)"  # noqa: S608 - constants
+    f" SELECT lower(hex(randomblob(8))), {_NOW_MS}, json_object("
+    "'kind', 'all_sessions', 'user_id', id, 'token_version', token_version)"
+    " FROM users WHERE id IN (SELECT user_id FROM sessions WHERE ended_at_ms IS NULL)",
+    f"UPDATE sessions SET ended_at_ms = {_NOW_MS} WHERE ended_at_ms IS NULL",  # noqa: S608
+)

@@ -1,7 +1,9 @@
 """A profile service whose database was replaced by a backup: old sessions stay dead."""
 
 import asyncio
+import json
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -20,16 +22,26 @@ def _data_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DUET_DATA_DIR", str(tmp_path / "data"))
 
 
-async def feed_event(service: RunningService, last_id: str | None = None) -> tuple[str, str]:
-    """The kind and the id of the first event for a follower that resumes there."""
+class FeedEvent(NamedTuple):
+    kind: str
+    id: str
+    data: str
+
+
+async def feed_events(
+    service: RunningService, last_id: str | None = None, count: int = 1
+) -> list[FeedEvent]:
+    """The first events for a follower that resumes there."""
     headers = service.as_service | ({} if last_id is None else {"Last-Event-ID": last_id})
     async with (
         asyncio.timeout(10),
         service.client.stream("GET", "/internal/revocations", headers=headers) as answer,
     ):
-        lines = answer.aiter_lines()
-        kind, event_id = [await anext(lines) for _ in range(2)]
-    return kind.removeprefix("event: "), event_id.removeprefix("id: ")
+        lines = (line async for line in answer.aiter_lines() if line.partition(":")[0])
+        return [
+            FeedEvent(*[(await anext(lines)).partition(": ")[2] for _ in range(3)])
+            for _ in range(count)
+        ]
 
 
 async def test_sessions_that_ended_after_the_backup_do_not_come_back(tmp_path: Path) -> None:
@@ -53,19 +65,24 @@ async def test_sessions_that_ended_after_the_backup_do_not_come_back(tmp_path: P
         assert again.status_code == 201
 
 
-async def test_followers_of_the_feed_notice(tmp_path: Path) -> None:
+async def test_followers_of_the_feed_hear_of_it(tmp_path: Path) -> None:
     settings = fast_settings(tmp_path / "data")
     async with running_service(settings) as service:
-        at_the_start = (await feed_event(service))[1]
         granted = await service.sign_up()
         await service.client.delete("/v1/sessions", headers=bearer(granted))
-        after_one = (await feed_event(service))[1]
-        assert (await feed_event(service, after_one))[0] == "ready"
+        kept = (await service.log_in(granted["user"]["username"]))["user"]["id"]
+        in_the_backup = (await feed_events(service))[0].id
         assert main(["backup", str(tmp_path / "backup")]) == 0
+        other = await service.sign_up()
+        await service.client.delete("/v1/sessions", headers=bearer(other))
+        lost = (await feed_events(service))[0].id
     assert main(["restore", str(tmp_path / "backup")]) == 0
     async with running_service(settings) as service:
-        for place in (at_the_start, after_one):
-            assert (await feed_event(service, place))[0] == "reset"
+        assert (await feed_events(service, lost))[0].kind == "reset"
+        ready, told = await feed_events(service, in_the_backup, count=2)
+        assert (ready.kind, told.kind) == ("ready", "revocation")
+        revocation = json.loads(told.data)
+        assert revocation == {"kind": "all_sessions", "user_id": kept, "token_version": 3}
 
 
 async def test_running_service_is_not_restored_under_its_feet(
