@@ -51,11 +51,12 @@ class Batcher(Generic[Question, Answer]):
             del self._waiting[: self._max_batch]
             try:
                 answers = await self._ask([question for question, _ in batch])
+                answered = list(zip(batch, answers, strict=True))
             except Exception as error:
                 for _, future in batch:
                     if not future.done():
                         future.set_exception(error)
             else:
-                for (_, future), answer in zip(batch, answers, strict=True):
+                for (_, future), answer in answered:
                     if not future.done():
                         future.set_result(answer)

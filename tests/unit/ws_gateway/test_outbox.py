@@ -1,0 +1,164 @@
+"""The bounded outbox: coalesced writes, the grace, the hard bound, and what may be lost."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.manual_clock import ManualTimers
+from ws_gateway.delivery.outbox import Outbox, OutboxLimits
+
+LIMITS = OutboxLimits(max_buffered_bytes=100, grace_s=5.0)
+
+
+class Transport:
+    """A reader that takes nothing unless told to."""
+
+    def __init__(self) -> None:
+        self.writes: list[bytes] = []
+        self.buffered = 0
+        self.closing = False
+        self.aborted = False
+
+    def write(self, data: bytes) -> None:
+        self.writes.append(data)
+        self.buffered += len(data)
+
+    def get_write_buffer_size(self) -> int:
+        return self.buffered
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+class Loop:
+    """One turn at a time."""
+
+    def __init__(self) -> None:
+        self.timers = ManualTimers()
+        self._soon: list[Callable[[], None]] = []
+
+    def call_soon(self, callback: Callable[[], None], /) -> object:
+        self._soon.append(callback)
+        return None
+
+    def call_later(self, delay: float, callback: Callable[[], None], /) -> asyncio.TimerHandle:
+        return self.timers.call_later(delay, callback)
+
+    def turn(self) -> None:
+        soon, self._soon = self._soon, []
+        for callback in soon:
+            callback()
+
+
+class Fixture:
+    """An outbox and what is around it."""
+
+    def __init__(self) -> None:
+        self.transport, self.loop, self.aborts = Transport(), Loop(), 0
+        self.outbox = Outbox(self.transport, LIMITS, self.loop, self._aborted)
+
+    def _aborted(self) -> None:
+        self.aborts += 1
+
+
+@pytest.fixture
+def fixture() -> Fixture:
+    return Fixture()
+
+
+def test_writes_of_one_turn_go_out_together_in_order(fixture: Fixture) -> None:
+    for data in (b"a", b"b", b"c"):
+        fixture.outbox.write(data)
+    assert fixture.transport.writes == []
+    fixture.loop.turn()
+    fixture.outbox.write(b"d")
+    fixture.loop.turn()
+    assert fixture.transport.writes == [b"abc", b"d"]
+
+
+def test_flush_does_not_wait_for_the_turn(fixture: Fixture) -> None:
+    fixture.outbox.write(b"a")
+    fixture.outbox.flush()
+    fixture.loop.turn()
+    assert fixture.transport.writes == [b"a"]
+
+
+def test_nothing_is_written_to_a_closing_transport(fixture: Fixture) -> None:
+    fixture.transport.closing = True
+    fixture.outbox.write(b"a")
+    fixture.loop.turn()
+    assert fixture.transport.writes == []
+
+
+def test_reader_over_the_bound_for_the_grace_is_aborted(fixture: Fixture) -> None:
+    fixture.outbox.pause()
+    assert fixture.outbox.is_behind
+    fixture.loop.timers.advance(4.9)
+    assert not fixture.transport.aborted
+    fixture.loop.timers.advance(0.1)
+    assert (fixture.transport.aborted, fixture.aborts) == (True, 1)
+
+
+def test_pausing_again_does_not_prolong_the_grace(fixture: Fixture) -> None:
+    fixture.outbox.pause()
+    fixture.loop.timers.advance(4)
+    fixture.outbox.pause()
+    fixture.loop.timers.advance(1)
+    assert fixture.transport.aborted
+
+
+def test_reader_that_catches_up_is_not_aborted(fixture: Fixture) -> None:
+    fixture.outbox.pause()
+    fixture.loop.timers.advance(4)
+    fixture.outbox.resume()
+    assert not fixture.outbox.is_behind
+    fixture.loop.timers.advance(100)
+    assert not fixture.transport.aborted
+    assert fixture.loop.timers.pending == 0
+
+
+def test_grace_begins_anew_each_time(fixture: Fixture) -> None:
+    fixture.outbox.pause()
+    fixture.loop.timers.advance(4)
+    fixture.outbox.resume()
+    fixture.outbox.pause()
+    fixture.loop.timers.advance(4)
+    assert not fixture.transport.aborted
+
+
+def test_far_too_much_is_aborted_at_once(fixture: Fixture) -> None:
+    fixture.outbox.write(b"x" * 101)
+    fixture.outbox.flush()
+    fixture.outbox.pause()
+    fixture.outbox.write(b"x" * 1899)
+    fixture.outbox.flush()
+    assert not fixture.transport.aborted
+    fixture.outbox.write(b"x")
+    fixture.outbox.flush()
+    assert (fixture.transport.aborted, fixture.aborts) == (True, 1)
+    assert fixture.loop.timers.pending == 0
+
+
+def test_what_may_be_lost_is_dropped_while_the_reader_is_behind(fixture: Fixture) -> None:
+    assert fixture.outbox.write_ephemeral(b"a")
+    fixture.outbox.pause()
+    assert not fixture.outbox.write_ephemeral(b"b")
+    fixture.outbox.resume()
+    assert fixture.outbox.write_ephemeral(b"c")
+    fixture.loop.turn()
+    assert fixture.transport.writes == [b"ac"]
+
+
+def test_paced_reader_may_be_slow_but_not_stuck(fixture: Fixture) -> None:
+    fixture.outbox.is_paced = True
+    fixture.transport.buffered = 200
+    fixture.outbox.pause()
+    fixture.transport.buffered = 150
+    fixture.loop.timers.advance(5)
+    assert not fixture.transport.aborted
+    fixture.loop.timers.advance(5)
+    assert fixture.transport.aborted
