@@ -189,8 +189,8 @@ async def test_no_acknowledged_message_is_lost_or_doubled_when_the_gateway_is_ki
     people = [await stack.sign_up() for _ in range(6)]
     talkers = [Talker(people[n], people[n + 1]) for n in (0, 2, 4)]
     talkers.append(Talker(people[1], people[0]))  # both sides of one conversation
-    for acknowledged in (300, 600, 900):
-        await _talk_until_killed(stack, talkers, acknowledged)
+    for count in (300, 600, 900):
+        await _talk_until_killed(stack, talkers, count)
 
     async with stack.gateway() as gateway:
         url = await gateway.url()

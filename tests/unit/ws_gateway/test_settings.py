@@ -1,0 +1,61 @@
+"""Settings from the environment: defaults, and every fault at once."""
+
+from pathlib import Path
+
+import pytest
+
+from shared.settings import SettingsError
+from ws_gateway.settings import Settings
+
+
+def test_defaults_are_safe() -> None:
+    settings = Settings.load()
+    assert (settings.gateway_host, settings.gateway_port) == ("127.0.0.1", 8765)
+    assert settings.data_dir == Path("data")
+    assert settings.max_connections_per_user == 10
+
+
+def test_origins_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DUET_ALLOWED_ORIGINS", "https://a.example, http://localhost:5173,")
+    assert Settings.load().allowed_origins == ("https://a.example", "http://localhost:5173")
+
+
+def test_empty_variable_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DUET_GATEWAY_PORT", "")
+    assert Settings.load().gateway_port == 8765
+
+
+def test_url_loses_its_last_slash(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DUET_PROFILE_URL", "https://profile.example/base/")
+    assert Settings.load().profile_url == "https://profile.example/base"
+
+
+def test_every_fault_is_named_and_no_value_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    faults = {
+        "DUET_GATEWAY_PORT": "65536",
+        "DUET_PROFILE_URL": "ftp://x",
+        "DUET_ALLOWED_ORIGINS": "https://a.example/path",
+        "DUET_MAX_FRAME_BYTES": "10",
+        "DUET_CONNECT_TIMEOUT_S": "0",
+        "DUET_SERVICE_SECRET": "tooshort-secret",
+        "DUET_LOG_LEVEL": "loud",
+        "DUET_COMMIT_MAX_BATCH": "0",
+    }
+    for name, value in faults.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as error:
+        Settings.load()
+    assert all(f"  {name}: " in str(error.value) for name in faults)
+    assert "tooshort" not in str(error.value)
+
+
+@pytest.mark.parametrize("origin", ["chat.example", "https://a.example/", "*", "https://"])
+def test_what_is_no_origin_is_refused(monkeypatch: pytest.MonkeyPatch, origin: str) -> None:
+    monkeypatch.setenv("DUET_ALLOWED_ORIGINS", origin)
+    with pytest.raises(SettingsError, match="DUET_ALLOWED_ORIGINS"):
+        Settings.load()
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Settings().gateway_port = 1
