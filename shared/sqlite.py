@@ -51,7 +51,7 @@ class Database:
     def __init__(
         self, lock: int, writer: aiosqlite.Connection, readers: list[aiosqlite.Connection]
     ) -> None:
-        self._lock = lock
+        self._lock: int | None = lock
         self._writer = writer
         self._readers = readers
         self._next_reader = itertools.cycle(readers)
@@ -123,8 +123,13 @@ class Database:
         await _run(self._readers[0], copy)
 
     async def close(self) -> None:
-        """Wait for what was handed over, then close every connection and let other processes in."""
-        await _close([*self._readers, self._writer], self._lock)
+        """Wait for what was handed over, then close every connection and let other processes in.
+
+        Closing again does nothing.
+        """
+        if self._lock is not None:
+            lock, self._lock = self._lock, None
+            await _close([*self._readers, self._writer], lock)
 
 
 async def _run(

@@ -154,11 +154,11 @@ def test_what_may_be_lost_is_dropped_while_the_reader_is_behind(fixture: Fixture
 
 
 def test_paced_reader_may_be_slow_but_not_stuck(fixture: Fixture) -> None:
-    fixture.outbox.is_paced = True
-    fixture.transport.buffered = 200
-    fixture.outbox.pause()
-    fixture.transport.buffered = 150
-    fixture.loop.timers.advance(5)
-    assert not fixture.transport.aborted
-    fixture.loop.timers.advance(5)
-    assert fixture.transport.aborted
+    with fixture.outbox.pacing():
+        fixture.transport.buffered = 200
+        fixture.outbox.pause()
+        fixture.transport.buffered = 150
+        fixture.loop.timers.advance(5)
+        assert not fixture.transport.aborted
+        fixture.loop.timers.advance(5)
+        assert fixture.transport.aborted
