@@ -61,7 +61,9 @@ class Connection:
         self._replay: Replay | None = None
         self._replayed_to = 0
         """A replay may read what is committed before it is published: that is not sent twice."""
-        self._enquiries = EnquiryQueue(services.enquiries, self.send, websocket.drained)
+        self._enquiries = EnquiryQueue(
+            services.enquiries, self.send, websocket.drained, websocket.outbox.pacing
+        )
         self._unanswered = 0
 
     @property
@@ -197,7 +199,9 @@ class Connection:
             self._start(self._resume(self._replay, after))
         elif resume is not None:
             self.send(frames.Resync(here))
-        services.presence.joined(self)
+        services.presence.joined(identity.user_id)
+        if after is None:
+            services.presence.greet(self)
         self._websocket.on_text = self._on_text
         self._set_timer()
 
@@ -212,18 +216,23 @@ class Connection:
 
     async def _resume(self, replay: Replay, after: int) -> None:
         websocket, services = self._websocket, self._services
-        websocket.outbox.is_paced = True
-        try:
-            self._replayed_to = await replay.run(
-                after, websocket.write, websocket.drained, lambda: int(services.now() * 1000)
-            )
-        except StoreUnavailable:
-            self.send(error_frame(ErrorCode.STORE_UNAVAILABLE, retry_after_ms=_RETRY_AFTER_MS))
-            self.end(CloseCode.TRY_AGAIN_LATER)
-            return
-        self._replay = None
-        websocket.outbox.is_paced = False
-        self.send(frames.Resumed(services.cursors.encode(self._replayed_to)))
+        with websocket.outbox.pacing():
+            try:
+                self._replayed_to = await replay.run(
+                    after, websocket.write, websocket.drained, lambda: int(services.now() * 1000)
+                )
+            except StoreUnavailable:
+                self.send(error_frame(ErrorCode.STORE_UNAVAILABLE, retry_after_ms=_RETRY_AFTER_MS))
+                self.end(CloseCode.TRY_AGAIN_LATER)
+                return
+            except Exception:
+                _log.exception("a replay failed", connection_id=self.connection_id)
+                self.end(CloseCode.INTERNAL_ERROR, ErrorCode.INTERNAL)
+                return
+            self._replay = None
+            self.send(frames.Resumed(services.cursors.encode(self._replayed_to)))
+            services.presence.greet(self)  # while the log was replayed, that was not told
+            await websocket.drained()
 
     async def _renew(self, action: Renew) -> None:
         services = self._services

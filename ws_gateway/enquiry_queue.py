@@ -1,6 +1,7 @@
 """One connection's enquiries, answered one after the other."""
 
 import collections
+import contextlib
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -30,10 +31,12 @@ class EnquiryQueue:
         enquiries: Enquiries,
         send: Callable[[frames.ServerFrame], None],
         drained: Callable[[], Awaitable[None]],
+        pacing: Callable[[], contextlib.AbstractContextManager[None]],
     ) -> None:
         self._enquiries = enquiries
         self._send = send
         self._drained = drained
+        self._pacing = pacing
         self._waiting: collections.deque[tuple[UserId, Enquiry]] = collections.deque()
 
     def put(self, user_id: UserId, enquiry: Enquiry) -> bool:
@@ -53,9 +56,10 @@ class EnquiryQueue:
         while self._waiting:
             user_id, enquiry = self._waiting[0]
             try:
-                async for frame in self._enquiries.answer(user_id, enquiry):
-                    self._send(frame)
-                    await self._drained()
+                with self._pacing():
+                    async for frame in self._enquiries.answer(user_id, enquiry):
+                        self._send(frame)
+                        await self._drained()
             except Exception:
                 _log.exception("answering a request failed", request=type(enquiry).__name__)
                 self._send(error_frame(ErrorCode.INTERNAL, request_id=enquiry.id))

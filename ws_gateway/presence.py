@@ -62,7 +62,8 @@ class Presence:
         self._now = now
         self._online: dict[UserId, _Person] = {}
         self._leaving: dict[UserId, asyncio.TimerHandle] = {}
-        self._typed_at: dict[tuple[UserId, UserId], float] = {}
+        self._typed_at: dict[tuple[UserId, UserId], tuple[float, bool]] = {}
+        """When the one last told the other that they type, and whether they still do."""
         self._jobs: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
 
     def is_online(self, user_id: UserId, viewer: UserId) -> bool:
@@ -70,18 +71,22 @@ class Presence:
         person = self._online.get(user_id)
         return person is not None and person.visible and viewer in person.peers
 
-    def joined(self, connection: LiveConnection) -> None:
-        """A verified connection is here: tell the peers, and tell it who of them is here."""
-        leaving = self._leaving.pop(connection.identity.user_id, None)
+    def joined(self, user_id: UserId) -> None:
+        """A user has a verified connection here: tell the peers."""
+        leaving = self._leaving.pop(user_id, None)
         if leaving is not None:
             leaving.cancel()
-        self._jobs.put_nowait(functools.partial(self._arrive, connection))
+        self._jobs.put_nowait(functools.partial(self._update, user_id))
+
+    def greet(self, connection: LiveConnection) -> None:
+        """Tell a connection, of a user who has joined, which of the peers are here."""
+        self._jobs.put_nowait(functools.partial(self._greet, connection))
 
     def left(self, user_id: UserId) -> None:
         """A user's last connection is gone: unless they return in time, tell the peers."""
-        depart = functools.partial(self._depart, user_id, int(self._now() * 1000))
+        last_seen_ms = int(self._now() * 1000)
         self._leaving[user_id] = asyncio.get_running_loop().call_later(
-            self._offline_after_s, self._jobs.put_nowait, depart
+            self._offline_after_s, self._stayed_away, user_id, last_seen_ms
         )
 
     def reconsider(self, *user_ids: UserId) -> None:
@@ -91,17 +96,20 @@ class Presence:
                 self._jobs.put_nowait(functools.partial(self._update, user_id))
 
     def typing(self, user_id: UserId, to: UserId, active: bool) -> None:
-        """Tell somebody whom the user talks with, at most once a second."""
+        """Tell somebody whom the user talks with: that they type at most once a second, and that
+        they stopped once after each time."""
         person = self._online.get(user_id)
         if person is None or to not in person.peers:
             return
         now, pair = self._now(), (user_id, to)
+        typed_at, was_active = self._typed_at.get(pair, (float("-inf"), False))
         if active:
-            if 0 <= now - self._typed_at.get(pair, float("-inf")) < _MIN_TYPING_INTERVAL_S:
+            if 0 <= now - typed_at < _MIN_TYPING_INTERVAL_S:
                 return
-            self._typed_at[pair] = now
-        elif self._typed_at.pop(pair, None) is None:
+            typed_at = now
+        elif not was_active:
             return
+        self._typed_at[pair] = (typed_at, active)
         self._bus.publish([TypingNotice(user_id, to, active)])
 
     def observe(self, notices: Iterable[Notice]) -> None:
@@ -119,9 +127,12 @@ class Presence:
             except StoreUnavailable as error:
                 _log.warning("presence was not told", reason=str(error))
 
-    async def _arrive(self, connection: LiveConnection) -> None:
+    def _stayed_away(self, user_id: UserId, last_seen_ms: int) -> None:
+        del self._leaving[user_id]
+        self._jobs.put_nowait(functools.partial(self._depart, user_id, last_seen_ms))
+
+    async def _greet(self, connection: LiveConnection) -> None:
         user_id = connection.identity.user_id
-        await self._update(user_id)
         for peer_id in self._online[user_id].peers if user_id in self._online else ():
             if self.is_online(peer_id, user_id):
                 notice = PresenceNotice(peer_id, (user_id,), online=True, last_seen_ms=None)
@@ -139,8 +150,7 @@ class Presence:
         self._tell(user_id, audience_before - person.audience(), online=False)
 
     async def _depart(self, user_id: UserId, last_seen_ms: int) -> None:
-        self._leaving.pop(user_id, None)
-        if user_id in self._connections:
+        if user_id in self._connections or user_id in self._leaving:
             return
         person = self._online.pop(user_id, None)
         for pair in [pair for pair in self._typed_at if pair[0] == user_id]:

@@ -11,6 +11,7 @@ Three things differ from `ServerConnection`, all in its documented room for cust
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 from websockets.asyncio.server import ServerConnection
@@ -95,10 +96,12 @@ class GatewayWebSocket(ServerConnection):
             self.outbox.write(wire)
 
     async def drained(self) -> None:
-        """Wait until the write buffer is below its bound; returns at once when it is."""
+        """Wait until the write buffer is below its bound; returns at once when it is, or when the
+        connection is lost meanwhile."""
         self.outbox.flush()
         if self.outbox.is_behind:
-            await self.drain()
+            with contextlib.suppress(OSError):
+                await self.drain()
 
     def begin_close(self, code: CloseCode, reason: str = "") -> None:
         """Start the closing handshake and return; it is aborted when it takes too long."""

@@ -9,7 +9,8 @@ from its cursor. Automatic pongs go through the same buffer and so count too.
 """
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import msgspec
@@ -66,13 +67,21 @@ class Outbox:
         self._unsent: list[bytes] = []
         self._expiry: asyncio.TimerHandle | None = None
         self._buffered_at_check = 0
-        self.is_paced = False
-        """While the writer waits for the reader, as a replay does: slow is fine, stuck is not."""
+        self._paced = 0
 
     @property
     def is_behind(self) -> bool:
         """Whether the reader is over the bound now."""
         return self._expiry is not None
+
+    @contextlib.contextmanager
+    def pacing(self) -> Iterator[None]:
+        """While the writer waits for the reader, as a replay does: slow is fine, stuck is not."""
+        self._paced += 1
+        try:
+            yield
+        finally:
+            self._paced -= 1
 
     def write(self, data: bytes) -> None:
         """Send wire bytes at the end of this turn of the loop, or sooner by `flush`."""
@@ -119,7 +128,7 @@ class Outbox:
         self._expiry = self._loop.call_later(self._limits.grace_s, self._check)
 
     def _check(self) -> None:
-        if self.is_paced and self._transport.get_write_buffer_size() < self._buffered_at_check:
+        if self._paced and self._transport.get_write_buffer_size() < self._buffered_at_check:
             self._watch()
         else:
             self._abort()

@@ -1,16 +1,17 @@
 """Resuming: everything after a client's cursor, then live, without a gap or a double."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 from shared.ids import UserId
-from ws_gateway.conversations import EventKind, Receipt
+from ws_gateway.conversations import Event, EventKind, Receipt
 from ws_gateway.delivery.rendering import Rendering
 from ws_gateway.ports import MessageStore
 
 __all__ = ["Replay"]
 
 _PAGE_EVENTS = 200
-_MAX_HELD = 512
+_MAX_HELD_BYTES = 128 * 1024
+_MAX_UNDRAINED_BYTES = 64 * 1024
 
 
 class Replay:
@@ -27,14 +28,18 @@ class Replay:
         self._rendering = rendering
         self._user_id = user_id
         self._held: list[tuple[int | None, bytes]] = []
+        self._held_bytes = 0
         self._overflowed = False
 
     def hold(self, wire: bytes, position: int | None) -> None:
         """Keep a live frame until the log is replayed; `position` is its event's, if it is one."""
-        if len(self._held) < _MAX_HELD:
-            self._held.append((position, wire))
-        else:
+        if self._overflowed:
+            return
+        self._held.append((position, wire))
+        self._held_bytes += len(wire)
+        if self._held_bytes > _MAX_HELD_BYTES:
             self._overflowed = True
+            self._held.clear()
 
     async def run(
         self,
@@ -54,17 +59,17 @@ class Replay:
         started_after = after
         while True:
             self._held.clear()
-            self._overflowed = False
+            self._held_bytes, self._overflowed = 0, False
             page = await self._store.events_after(self._user_id, after, _PAGE_EVENTS)
+            await _write_paced(map(self._render, page.events), write, drained)
             for event in page.events:
-                write(self._rendering.event(event, self._user_id))
                 if event.kind is EventKind.SENT and event.message.recipient == self._user_id:
                     self._store.note_delivery(event.position, 1, now_ms())
             after = page.upto
-            await drained()
             if not page.complete:
                 continue
-            await self._receipts(started_after, write)
+            receipts = await self._receipts_after(started_after)
+            await _write_paced(receipts, write, drained)
             if self._overflowed:
                 continue
             for position, wire in self._held:
@@ -73,8 +78,31 @@ class Replay:
                     after = position or after
             return after
 
-    async def _receipts(self, after: int, write: Callable[[bytes], None]) -> None:
-        moved = await self._store.receipts_after(self._user_id, after)
-        for conversation, user, received, read in moved:
-            receipt = Receipt(conversation, user, user, received, read, read > 0, None)
-            write(self._rendering.receipt(receipt, self._user_id))
+    def _render(self, event: Event) -> bytes:
+        return self._rendering.event(event, self._user_id)
+
+    async def _receipts_after(self, after: int) -> list[bytes]:
+        return [
+            self._rendering.receipt(
+                Receipt(conversation, user, user, received, read, read > 0, None), self._user_id
+            )
+            for conversation, user, received, read in await self._store.receipts_after(
+                self._user_id, after
+            )
+        ]
+
+
+async def _write_paced(
+    wires: Iterable[bytes],
+    write: Callable[[bytes], None],
+    drained: Callable[[], Awaitable[None]],
+) -> None:
+    """Write frames as fast as they are taken in, however long each of them is."""
+    undrained = 0
+    for wire in wires:
+        write(wire)
+        undrained += len(wire)
+        if undrained > _MAX_UNDRAINED_BYTES:
+            await drained()
+            undrained = 0
+    await drained()

@@ -139,17 +139,6 @@ async def test_what_is_committed_before_the_page_and_published_after_it_arrives_
     assert resuming.positions == [1, 2]
 
 
-async def test_what_is_published_after_the_end_was_replayed_already(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The connection drops it by the position that the replay returned."""
-    store = Store()
-    await say(store, ANN, BOB, "committed, not published")
-    resuming = Resuming(store)
-    assert await resuming.run() == 1
-    assert store.log[0].position <= 1
-
-
 async def test_flood_while_replaying_is_let_go_and_read_from_the_log(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
