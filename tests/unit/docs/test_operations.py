@@ -1,0 +1,106 @@
+"""docs/operations.md lists the settings and metrics that there are, with defaults and bounds."""
+
+import re
+import typing
+from pathlib import Path
+from typing import Any
+
+import annotated_types
+import pytest
+
+from profile_service.metrics import Metrics as ProfileMetrics
+from profile_service.settings import Settings as ProfileSettings
+from shared.settings import ServiceSettings
+from tests.support.documents import DOCS, ROOT, sections, table
+from tests.support.gateway import running_gateway
+from ws_gateway.settings import Settings as GatewaySettings
+
+SECTIONS = sections((DOCS / "operations.md").read_text())
+TABLES: dict[str, type[ServiceSettings]] = {
+    "Both services": ServiceSettings,
+    "Profile service": ProfileSettings,
+    "Gateway": GatewaySettings,
+}
+OF_THE_MACHINE = {"hash_threads": "CPUs", "web_client_dir": "`clients/web`"}
+"""Defaults that differ between machines, and what the document calls them."""
+
+
+def shown_default(settings: type[ServiceSettings], name: str) -> str:
+    default = settings.model_fields[name].default
+    if name in OF_THE_MACHINE:
+        return OF_THE_MACHINE[name]
+    if default is None or default == ():
+        return ""
+    if isinstance(default, tuple):
+        return f"`{','.join(default)}`"
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
+    if isinstance(default, float):
+        return f"`{default:g}`"
+    return f"`{default}`"
+
+
+def allowed(settings: type[ServiceSettings], name: str) -> str:
+    field = settings.model_fields[name]
+    if typing.get_origin(field.annotation) is typing.Literal:
+        return ", ".join(f"`{value}`" for value in typing.get_args(field.annotation))
+    if field.annotation is bool:
+        return "`true`, `false`"
+    bounds = {type(bound): bound for bound in field.metadata}
+    low = bounds.get(annotated_types.Ge)
+    above = bounds.get(annotated_types.Gt)
+    high = bounds.get(annotated_types.Le)
+    if above is not None:
+        return f"more than {above.gt}"
+    if low is not None:
+        return f"{low.ge} to {high.le}" if high is not None else f"{low.ge} or more"
+    return ""
+
+
+def variables(settings: type[ServiceSettings]) -> list[list[str]]:
+    inherited = ServiceSettings.model_fields if settings is not ServiceSettings else {}
+    return [
+        [f"`DUET_{name.upper()}`", shown_default(settings, name), allowed(settings, name)]
+        for name in settings.model_fields
+        if name not in inherited
+    ]
+
+
+@pytest.mark.parametrize("title", TABLES)
+def test_settings_are_those_of_the_code(title: str) -> None:
+    rows = table(SECTIONS[title])
+    assert [row[:3] for row in rows] == variables(TABLES[title])
+    assert all(meaning for *_, meaning in rows)
+
+
+def test_what_is_called_the_machine_s_default_is_so() -> None:
+    defaults: dict[str, Any] = {
+        name: field.default for name, field in ProfileSettings.model_fields.items()
+    }
+    assert defaults["web_client_dir"] == ROOT / "clients" / "web"
+    assert 1 <= defaults["hash_threads"] <= 8
+    assert defaults["data_dir"] == Path("data")
+
+
+def described(title: str) -> dict[str, set[str]]:
+    return {
+        row[0].strip("`"): set(re.findall(r"`(\w+)`", row[1])) for row in table(SECTIONS[title])
+    }
+
+
+def exposed(exposition: bytes) -> set[str]:
+    """The names that an exposition declares, but for the times of creation."""
+    found = re.findall(r"^# TYPE (\S+) \w+$", exposition.decode(), re.MULTILINE)
+    return {name for name in found if not name.endswith("_created")}
+
+
+def test_metrics_of_the_profile_service_are_those_of_the_code() -> None:
+    metrics = ProfileMetrics()
+    metrics.watch_hashing(lambda: 0)
+    assert set(described("Metrics of the profile service")) == exposed(metrics.render())
+
+
+async def test_metrics_of_the_gateway_are_those_of_the_code(tmp_path: Path) -> None:
+    async with running_gateway(tmp_path) as gateway:
+        shown = await gateway.get("/metrics")
+    assert set(described("Metrics of the gateway")) == exposed(shown.content)
