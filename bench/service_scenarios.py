@@ -104,7 +104,7 @@ def profile(on: Stage, options: Options, record: Record) -> None:
 
 
 def start(options: Options, record: Record) -> None:
-    """From `python -m duet` to the first ack. Call it while nothing else runs."""
+    """From what `make run` starts to the first ack. Call it while nothing else runs."""
     for repetition in range(options.repetitions):
         say(f"start, {repetition + 1} of {options.repetitions}")
         plan = StartPlan(directory=str(options.directory))

@@ -1,4 +1,4 @@
-"""How long both services take from `python -m duet` to the first acknowledged message.
+"""How long both services take from what `make run` starts to the first acknowledged message.
 
 The data directory is empty: databases, signing keys and the service secret are made on the way.
 Two people sign up, one connects and writes to the other. Nothing is pinned.
@@ -49,7 +49,7 @@ async def _measure(plan: StartPlan) -> StartResult:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("DUET_")}
         started = time.monotonic()
         duet = subprocess.Popen(  # noqa: ASYNC220 - nothing else is running
-            [sys.executable, "-m", "duet"],
+            [sys.executable, "-m", "shared.launcher"],
             env={**inherited, **settings},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -58,7 +58,7 @@ async def _measure(plan: StartPlan) -> StartResult:
         try:
             async with asyncio.timeout(_TIMEOUT_S):
                 for port in (profile_port, gateway_port):
-                    await _ready(f"http://127.0.0.1:{port}/readyz")
+                    await _ready(f"http://127.0.0.1:{port}/readyz", duet)
                 ready_s = time.monotonic() - started
                 await _first_ack(f"http://127.0.0.1:{profile_port}", gateway_port)
             return StartResult(ready_s=ready_s, first_ack_s=time.monotonic() - started)
@@ -67,13 +67,14 @@ async def _measure(plan: StartPlan) -> StartResult:
             await asyncio.to_thread(duet.wait)
 
 
-async def _ready(url: str) -> None:
+async def _ready(url: str, process: subprocess.Popen[bytes]) -> None:
     async with httpx.AsyncClient(trust_env=False) as client:
-        while True:
+        while process.poll() is None:
             with contextlib.suppress(httpx.TransportError):
                 if (await client.get(url)).status_code == httpx.codes.OK:
                     return
             await asyncio.sleep(0.005)
+    raise Unexpected(f"{process.args!r} ended with status {process.returncode}")
 
 
 async def _first_ack(profile_url: str, gateway_port: int) -> None:
