@@ -1,0 +1,23 @@
+"""Every fault that is tried, by the name that `--only` takes."""
+
+from tests.faults import crashes, outages, pressure, sessions
+from tests.faults.figures import Fault
+
+__all__ = ["FAULTS"]
+
+FAULTS: dict[str, Fault] = {
+    "kill-gateway": crashes.killed_gateway,
+    "freeze-gateway": crashes.frozen_gateway,
+    "cut-connections": crashes.broken_connections,
+    "kill-profile": crashes.killed_profile_service,
+    "kill-during-refresh": sessions.killed_during_refresh,
+    "parallel-refreshes": sessions.parallel_refreshes,
+    "replayed-token": sessions.replayed_token,
+    "log-out-everywhere": sessions.logged_out_everywhere,
+    "profile-down": outages.profile_service_down,
+    "disk-full": outages.full_disk,
+    "database-locked": outages.locked_database,
+    "slow-readers": pressure.slow_readers,
+    "floods": pressure.floods,
+    "half-open": pressure.half_open,
+}
