@@ -88,6 +88,8 @@ class Connection:
                 await self._perform(action)
         except ConnectionClosed:
             pass
+        except Exception as error:
+            self._fail("serving a connection failed", error)
         finally:
             self._ended()
 
@@ -152,9 +154,16 @@ class Connection:
         """Take a text frame straight from the socket's callback, where nothing may be raised."""
         try:
             self._perform_now(self._session.receive(raw, self._services.now()))
-        except Exception:
-            _log.exception("handling a frame failed", connection_id=self.connection_id)
-            self.end(CloseCode.INTERNAL_ERROR, ErrorCode.INTERNAL)
+        except Exception as error:
+            self._fail("handling a frame failed", error)
+
+    def _fail(self, what: str, error: BaseException) -> None:
+        """Say that something went wrong here: to us what it was, to the client that it may retry.
+
+        The library's logger is no help: it cannot tell our faults from its clients'.
+        """
+        _log.error(what, connection_id=self.connection_id, exc_info=error)
+        self.end(CloseCode.INTERNAL_ERROR, ErrorCode.INTERNAL)
 
     async def _authenticate(self, action: Authenticate) -> None:
         services = self._services
@@ -225,10 +234,6 @@ class Connection:
                 self.send(error_frame(ErrorCode.STORE_UNAVAILABLE, retry_after_ms=_RETRY_AFTER_MS))
                 self.end(CloseCode.TRY_AGAIN_LATER)
                 return
-            except Exception:
-                _log.exception("a replay failed", connection_id=self.connection_id)
-                self.end(CloseCode.INTERNAL_ERROR, ErrorCode.INTERNAL)
-                return
             self._replay = None
             self.send(frames.Resumed(services.cursors.encode(self._replayed_to)))
             services.presence.greet(self)  # while the log was replayed, that was not told
@@ -254,7 +259,13 @@ class Connection:
         """Run a task that ends with the connection."""
         task = self._websocket.loop.create_task(coroutine)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._task_ended)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._fail("a connection's task failed", error)
 
     def _close(self, action: Close) -> None:
         if action.frame is not None:
