@@ -39,6 +39,7 @@ T = TypeVar("T")
 
 MAX_TEXT_CHARACTERS = 4000
 _USER_ID = re.compile("u_[a-z2-7]{26}")
+_MESSAGE_ID = re.compile("[ -~]{1,64}")
 _TYPING_INTERVAL_S = 1.0
 
 
@@ -108,23 +109,32 @@ class Client:
         """Store that `event`, the one handed out last, need not come again."""
         await self._engine.inbox.handled(event)
 
-    async def send(self, to: str, text: str) -> Outgoing:
+    async def send(self, to: str, text: str, *, message_id: str | None = None) -> Outgoing:
         """Queue a message. When this returns, it is on this machine's disk and will be sent once.
 
         Messages to one person arrive in the order of sending. Connected or not makes no difference.
         `await outgoing.acknowledged()` waits for the gateway; without it, `MessageSent` or
         `SendFailed` tells. Cancelled, the message may have been queued all the same.
 
+        An application that must not send twice though it crashes itself gives a `message_id` that
+        it has stored: 1 to 64 printable ASCII characters, unique among all devices of the user for
+        ever (a UUID). Repeating a call with it is safe for ever.
+
         Raises:
-            InvalidRequest: the text is empty, too long, or cannot be stored.
+            InvalidRequest: the text is empty, too long, or cannot be stored; or so is the id.
+            Conflict: something else is queued under `message_id`.
             OutboxFull, StateError: nothing was queued.
         """
         fields: dict[str, str | int] = {"text": _storable(text)}
+        if message_id is not None and not _MESSAGE_ID.fullmatch(message_id):
+            raise InvalidRequest("invalid_id", "an id has 1 to 64 printable ASCII characters")
+        outbox = self._engine.outbox
         if _USER_ID.fullmatch(to):
-            return await self._engine.outbox.submit("send", to, to, fields)
+            return await outbox.submit("send", to, to, fields, entry_id=message_id)
         name = to.lower()
-        known = self._engine.outbox.names.get(name)
-        return await self._engine.outbox.submit("send", name, known, fields)
+        return await outbox.submit(
+            "send", name, outbox.names.get(name), fields, entry_id=message_id
+        )
 
     async def edit(self, conversation: str, seq: int, text: str) -> Outgoing:
         """Queue a new text for an own message; like `send` otherwise."""

@@ -47,6 +47,7 @@ class Remedy(enum.Enum):
 CLOSES: dict[int, Remedy] = {
     1000: Remedy.RETRY,
     1001: Remedy.RETRY,
+    1002: Remedy.STOP,
     1003: Remedy.STOP,
     1007: Remedy.STOP,
     1008: Remedy.SEE_ERROR,

@@ -9,6 +9,7 @@ from typing import Any
 from duet_client.account import Account
 from duet_client.backoff import Backoff
 from duet_client.errors import (
+    Conflict,
     DuetError,
     OutboxFull,
     RecipientNotFound,
@@ -119,17 +120,31 @@ class Outbox:
         return list(self._rows.values())
 
     async def submit(
-        self, kind: str, recipient: str, user_id: str | None, fields: dict[str, str | int]
+        self,
+        kind: str,
+        recipient: str,
+        user_id: str | None,
+        fields: dict[str, str | int],
+        *,
+        entry_id: str | None = None,
     ) -> Outgoing:
         """Store a change and have it sent. Cancelled, it may have been queued all the same.
 
+        What is queued under `entry_id` already is not queued again.
+
         Raises:
+            Conflict: something else is queued under `entry_id`.
             OutboxFull: nothing was queued.
             StateError: the disk; nothing was queued.
         """
         if len(self._rows) >= _MAX_QUEUED:
             raise OutboxFull(f"{_MAX_QUEUED} messages wait for their acknowledgement")
-        row = Queued(new_id(), kind, recipient, user_id, fields)
+        row = Queued(entry_id or new_id(), kind, recipient, user_id, fields)
+        known = self._rows.get(row.id)
+        if known is not None:
+            if (known.kind, known.recipient, known.fields) != (kind, recipient, fields):
+                raise Conflict("conflict", f"the id {row.id} names something else already")
+            return self._outgoing.setdefault(row.id, Outgoing(row.id, self._told))
         self._rows[row.id] = row
         return await asyncio.shield(self._start(self._submit(row)))
 
@@ -206,7 +221,7 @@ class Outbox:
         except BaseException:
             del self._rows[row.id]
             raise
-        outgoing = self._outgoing[row.id] = Outgoing(row.id, self._told)
+        outgoing = self._outgoing.setdefault(row.id, Outgoing(row.id, self._told))
         self._accept(row)
         self._changed()
         return outgoing

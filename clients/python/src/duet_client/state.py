@@ -109,7 +109,8 @@ class State:
         """Keep a message until it is settled."""
         await self._transact(
             lambda db: db.execute(
-                "INSERT INTO outbox (id, kind, recipient, user_id, fields) VALUES (?, ?, ?, ?, ?)",
+                "INSERT OR IGNORE INTO outbox (id, kind, recipient, user_id, fields)"
+                " VALUES (?, ?, ?, ?, ?)",
                 (
                     queued.id,
                     queued.kind,
