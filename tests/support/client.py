@@ -106,6 +106,24 @@ class Client:
         await self.send(type="send", id="nothing-more", to=to_oneself, text="?")
         await self.expect_error("recipient_is_sender", id="nothing-more")
 
+    async def ask(self, kind: str, **request: Any) -> Frame:
+        """Send a request of this type. Returns its answer, which has the same type."""
+        await self.send(type=kind, id=f"ask-{kind}", **request)
+        return await self.expect(kind, id=f"ask-{kind}")
+
+    async def collect(self, upto: str) -> list[Frame]:
+        """Read up to the next frame of this type. Returns all that came before, whatever it is."""
+        collected: list[Frame] = []
+        async with asyncio.timeout(3 * _WITHIN_S):
+            while (frame := json.loads(await self.socket.recv()))["type"] != upto:
+                collected.append(frame)
+        return collected
+
+    async def arrived(self) -> list[Frame]:
+        """Return all that was sent to this connection until now and was not read yet."""
+        await self.send(type="typing", to=3)  # no such frame: its refusal marks the end
+        return await self.collect("error")
+
     async def closed(self) -> tuple[int, str]:
         """Wait until the connection is closed, with nothing more said.
 

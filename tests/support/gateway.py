@@ -48,6 +48,15 @@ class TestGateway:
         return Client.talking(self.url, session.access_token, **options)
 
     @contextlib.asynccontextmanager
+    async def resuming(
+        self, session: FakeSession, cursor: str, **options: Any
+    ) -> AsyncIterator[Client]:
+        """A verified connection that continues after a cursor; what it missed is not read yet."""
+        async with Client.open(self.url, **options) as client:
+            await client.connect(session.access_token, resume=cursor)
+            yield client
+
+    @contextlib.asynccontextmanager
     async def talking_often(self, session: FakeSession, count: int) -> AsyncIterator[list[Client]]:
         """So many verified connections of a session."""
         async with contextlib.AsyncExitStack() as stack:
