@@ -50,7 +50,7 @@ async def test_authorization_header_stands_in_for_the_frame(gateway: TestGateway
         await client.nothing_more(ann.user_id)
 
 
-@pytest.mark.parametrize("header", ["Basic abc", "Bearer", "Bearer ", f"Bearer {'x' * 5000}"])
+@pytest.mark.parametrize("header", ["Basic abc", "Bearer", "Bearer ", f"Bearer {'x' * 2049}"])
 async def test_malformed_authorization_header_is_refused(gateway: TestGateway, header: str) -> None:
     answer = await refusal(gateway.url, authorization=header)
     assert answer.status_code == 401
