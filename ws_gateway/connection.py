@@ -34,11 +34,12 @@ from ws_gateway.protocol.session import Session
 from ws_gateway.protocol.timestamps import timestamp
 from ws_gateway.protocol.wire import text_frame
 from ws_gateway.services import ConnectionServices
-from ws_gateway.websocket import GatewayWebSocket
+from ws_gateway.websocket import GatewayWebSocket, Pause
 
 __all__ = ["Connection"]
 
 _RETRY_AFTER_MS = 2000
+_REST_S = 0.25
 _MAX_UNANSWERED = 512
 """Changes of one connection that may wait for their answer before it is read no further."""
 
@@ -57,6 +58,7 @@ class Connection:
         self._services = services
         self._session = Session(services.session_limits, services.now())
         self._timer: asyncio.TimerHandle | None = None
+        self._resting: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._replay: Replay | None = None
         self._replayed_to = 0
@@ -109,7 +111,7 @@ class Connection:
         """Answer one submitted change."""
         self._unanswered -= 1
         if self._unanswered == _MAX_UNANSWERED // 2:
-            self._websocket.resume_reading()
+            self._websocket.resume_reading(Pause.UNANSWERED)
         self._websocket.write(text_frame(codec.encode(frame)))
 
     def end(self, code: CloseCode, error: ErrorCode | None = None, reason: str = "") -> None:
@@ -134,10 +136,12 @@ class Connection:
             case Submit(change):
                 self._unanswered += 1
                 if self._unanswered == _MAX_UNANSWERED:
-                    self._websocket.pause_reading()
+                    self._websocket.pause_reading(Pause.UNANSWERED)
                 self._services.messenger.submit(change, self)
             case Reply(frame):
                 self.send(frame)
+                if isinstance(frame, frames.Error) and frame.code == ErrorCode.RATE_LIMITED:
+                    self._rest()
             case Ask(enquiry):
                 if self._enquiries.put(self.identity.user_id, enquiry):
                     self._start(self._enquiries.work_off())
@@ -255,6 +259,17 @@ class Connection:
         self._perform_now(result)
         self._set_timer()
 
+    def _rest(self) -> None:
+        """Leave a client that is too fast unread for a moment: refusing costs as much as serving,
+        and everybody else would wait for it."""
+        if self._resting is None:
+            self._websocket.pause_reading(Pause.TOO_FAST)
+            self._resting = self._websocket.loop.call_later(_REST_S, self._rested)
+
+    def _rested(self) -> None:
+        self._resting = None
+        self._websocket.resume_reading(Pause.TOO_FAST)
+
     def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run a task that ends with the connection."""
         task = self._websocket.loop.create_task(coroutine)
@@ -293,8 +308,9 @@ class Connection:
         self._set_timer()
 
     def _ended(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._resting):
+            if timer is not None:
+                timer.cancel()
         for task in self._tasks:
             task.cancel()
         self._websocket.on_text = None

@@ -16,7 +16,7 @@ from websockets.http11 import Request, Response
 from websockets.typing import Origin, Subprotocol
 
 from ws_gateway.connection import Connection
-from ws_gateway.delivery.outbox import OutboxLimits
+from ws_gateway.delivery.outbox import Backlog, OutboxLimits
 from ws_gateway.metrics import CONTENT_TYPE
 from ws_gateway.protocol import frames
 from ws_gateway.protocol.errors import CloseCode
@@ -77,7 +77,7 @@ class GatewayServer:
         class WebSocket(GatewayWebSocket):
             pass
 
-        WebSocket.limits = limits.outbox
+        WebSocket.limits, WebSocket.backlog = limits.outbox, Backlog()
         self._server = await serve(
             cast("Callable[[ServerConnection], Awaitable[None]]", self._handle),
             host,

@@ -12,6 +12,8 @@ Three things differ from `ServerConnection`, all in its documented room for cust
 
 import asyncio
 import contextlib
+import enum
+import socket
 from collections.abc import Callable
 
 from websockets.asyncio.server import ServerConnection
@@ -19,18 +21,37 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import OPEN
 
-from ws_gateway.delivery.outbox import Outbox, OutboxLimits
+from ws_gateway.delivery.outbox import Backlog, Outbox, OutboxLimits
 from ws_gateway.protocol.errors import CloseCode
 
-__all__ = ["GatewayWebSocket"]
+__all__ = ["GatewayWebSocket", "Pause"]
 
 _MAX_REASON_BYTES = 123  # a control frame's 125 less the code, RFC 6455 section 5.5
+
+
+_RECEIVE_BUFFER_BYTES = 32_768
+_SEND_BUFFER_BYTES = 131_072
+"""Linux doubles both. Its own choice grows to megabytes for a client that reads nothing, and one
+turn of the event loop would take in thousands of a flood's frames."""
+
+
+class Pause(enum.Enum):
+    """Why a client is not read from."""
+
+    BEHIND = enum.auto()
+    """It does not read what it was sent."""
+    UNANSWERED = enum.auto()
+    """Too many of its requests wait for an answer."""
+    TOO_FAST = enum.auto()
+    """It was told to slow down."""
 
 
 class GatewayWebSocket(ServerConnection):
     """One client's WebSocket. Made by `websockets.serve`; `limits` is set before it serves."""
 
     limits: OutboxLimits = OutboxLimits()
+    backlog: Backlog | None = None
+    """Shared by all connections of a server."""
     authorization: str | None = None
     """The handshake's `Authorization` header, taken out of the request so that no log shows it."""
     on_text: Callable[[bytes | bytearray], None] | None = None
@@ -39,7 +60,9 @@ class GatewayWebSocket(ServerConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the outbox with the connection."""
         super().connection_made(transport)
-        self.outbox = Outbox(self.transport, self.limits, self.loop, self._note_abort)
+        _bound_kernel_buffers(self.transport)
+        self.outbox = Outbox(self.transport, self.limits, self.loop, self._note_abort, self.backlog)
+        self._reading_paused: set[Pause] = set()
         self.aborted_slow = False
         self._closing_deadline: asyncio.TimerHandle | None = None
 
@@ -54,6 +77,7 @@ class GatewayWebSocket(ServerConnection):
         """Write what the library wants written (pongs, closes, the end) after what waits before."""
         self.outbox.flush()
         super().send_data()
+        self.outbox.check()
 
     def process_event(self, event: Request | Response | Frame) -> None:
         """Hand unfragmented text over at once, unless an earlier message still waits in `recv`."""
@@ -69,14 +93,17 @@ class GatewayWebSocket(ServerConnection):
             super().process_event(event)
 
     def pause_writing(self) -> None:
-        """The write buffer passed its bound."""
+        """The write buffer passed its bound. Who does not read is not read from either: answers
+        to a flood, pongs among them, would pile up as fast as the flood comes."""
         super().pause_writing()
         self.outbox.pause()
+        self.pause_reading(Pause.BEHIND)
 
     def resume_writing(self) -> None:
         """The write buffer has drained."""
         super().resume_writing()
         self.outbox.resume()
+        self.resume_reading(Pause.BEHIND)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clocks with the connection."""
@@ -112,13 +139,16 @@ class GatewayWebSocket(ServerConnection):
         self.send_data()
         self._limit_closing()
 
-    def pause_reading(self) -> None:
+    def pause_reading(self, why: Pause) -> None:
         """Take no more from the client until `resume_reading`: TCP slows it down."""
-        self.transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        """Take from the client again."""
+        self._reading_paused.add(why)
         if not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def resume_reading(self, why: Pause) -> None:
+        """Take from the client again, unless there is another reason not to."""
+        self._reading_paused.discard(why)
+        if not self._reading_paused and not self.transport.is_closing():
             self.transport.resume_reading()
 
     def close_codes(self) -> tuple[int | None, int | None]:
@@ -135,3 +165,9 @@ class GatewayWebSocket(ServerConnection):
 
     def _note_abort(self) -> None:
         self.aborted_slow = True
+
+
+def _bound_kernel_buffers(transport: asyncio.BaseTransport) -> None:
+    connected = transport.get_extra_info("socket")
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)

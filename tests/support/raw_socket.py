@@ -49,6 +49,11 @@ class RawSocket:
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
+    @property
+    def descriptor(self) -> int:
+        """The socket's file descriptor, for another process to write to."""
+        return int(self._writer.get_extra_info("socket").fileno())
+
     async def connect(self, access_token: str) -> None:
         """Send `connect` and read `connected`."""
         await self.send_text(json.dumps({"type": "connect", "access_token": access_token}))

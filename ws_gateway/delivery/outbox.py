@@ -3,9 +3,10 @@
 Writes never wait. What one turn of the event loop writes goes out in one system call: a committed
 batch may hold many frames for one connection, and a call for each costs more than all else. Past
 that, the loop's own write buffer is the queue, and this watches it. Over the bound, frames that
-may be lost (typing, presence) are dropped first; when the reader stays over the bound for longer
-than the grace, or passes twenty times the bound, the connection is aborted and the client resumes
-from its cursor. Automatic pongs go through the same buffer and so count too.
+may be lost (typing, presence) are dropped first. When the reader stays over the bound for longer
+than the grace, or passes twenty times the bound, or its share of what all readers together may
+leave unread, the connection is aborted and the client resumes from its cursor. Automatic pongs go
+through the same buffer and so count too.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from typing import Protocol
 
 import msgspec
 
-__all__ = ["Outbox", "OutboxLimits", "OutboxLoop", "OutboxTransport"]
+__all__ = ["Backlog", "Outbox", "OutboxLimits", "OutboxLoop", "OutboxTransport"]
 
 
 class OutboxTransport(Protocol):
@@ -46,6 +47,20 @@ class OutboxLimits(msgspec.Struct, frozen=True):
         return 20 * self.max_buffered_bytes
 
 
+class Backlog:
+    """What all readers that are behind may leave unread together. Shared by all outboxes."""
+
+    def __init__(self, max_bytes: int = 32 * 1024 * 1024) -> None:
+        self._max_bytes = max_bytes
+        self.readers = 0
+        """How many are behind now."""
+
+    @property
+    def share_bytes(self) -> int:
+        """What one of them may leave unread: the more there are, the less."""
+        return self._max_bytes // max(1, self.readers)
+
+
 class Outbox:
     """Writes to one connection's transport and gives up on a reader that does not keep up.
 
@@ -59,11 +74,13 @@ class Outbox:
         limits: OutboxLimits,
         loop: OutboxLoop,
         aborted: Callable[[], None],
+        backlog: Backlog | None = None,
     ) -> None:
         self._transport = transport
         self._limits = limits
         self._loop = loop
         self._aborted = aborted
+        self._backlog = backlog or Backlog()
         self._unsent: list[bytes] = []
         self._expiry: asyncio.TimerHandle | None = None
         self._buffered_at_check = 0
@@ -106,15 +123,19 @@ class Outbox:
         if self._transport.is_closing():
             return
         self._transport.write(data)
-        if (
-            self._expiry is not None
-            and self._transport.get_write_buffer_size() > self._limits.abort_at_bytes
+        self.check()
+
+    def check(self) -> None:
+        """Abort when far too much is waiting; for whoever writes to the transport past this."""
+        if self._expiry is not None and self._transport.get_write_buffer_size() > min(
+            self._limits.abort_at_bytes, self._backlog.share_bytes
         ):
             self._abort()
 
     def pause(self) -> None:
         """The buffer is over the bound: the grace begins."""
         if self._expiry is None:
+            self._backlog.readers += 1
             self._watch()
 
     def resume(self) -> None:
@@ -122,6 +143,7 @@ class Outbox:
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
+            self._backlog.readers -= 1
 
     def _watch(self) -> None:
         self._buffered_at_check = self._transport.get_write_buffer_size()
