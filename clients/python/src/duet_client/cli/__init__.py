@@ -1,0 +1,1 @@
+"""The command line `duet`. Needs `pip install duet-client[cli]`."""
