@@ -1,6 +1,6 @@
 """Every fault that is tried, by the name that `--only` takes."""
 
-from tests.faults import crashes, outages, pressure, sessions
+from tests.faults import crashes, malformed, outages, pressure, sessions, stopping, surges
 from tests.faults.figures import Fault
 
 __all__ = ["FAULTS"]
@@ -20,4 +20,8 @@ FAULTS: dict[str, Fault] = {
     "slow-readers": pressure.slow_readers,
     "floods": pressure.floods,
     "half-open": pressure.half_open,
+    "malformed-input": malformed.malformed_input,
+    "reconnect-storm": surges.reconnect_storm,
+    "sigterm-stuck": stopping.stopped_while_stuck,
+    "operations": stopping.operations_under_load,
 }

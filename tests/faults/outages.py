@@ -20,7 +20,7 @@ from tests.support.client import Client
 from tests.support.gateway import stored_messages
 from tests.support.profile_service import PASSWORD
 
-__all__ = ["full_disk", "locked_database", "profile_service_down"]
+__all__ = ["full_disk", "locked_database", "locked_elsewhere", "profile_service_down"]
 
 RECOVERED_WITHIN_S = 5.0
 
@@ -282,7 +282,7 @@ async def locked_database(plan: Plan) -> list[Figure]:
             Client.talking(duet.url, ann.access_token) as a,
         ):
             await load.more_acknowledged(200)
-            async with _locked_elsewhere(duet.messages_db, seconds):
+            async with locked_elsewhere(duet.messages_db, seconds):
                 locked_at = time.monotonic()
                 refusals, reads, unread = await _while_locked(a, bob, seconds)
             await load.everybody_acknowledged_since(time.monotonic())
@@ -327,7 +327,7 @@ async def _while_locked(client: Client, to: Person, seconds: float) -> tuple[int
 
 
 @contextlib.asynccontextmanager
-async def _locked_elsewhere(database: Path, seconds: float) -> AsyncIterator[None]:
+async def locked_elsewhere(database: Path, seconds: float) -> AsyncIterator[None]:
     """Have a process of its own hold the write lock; at the end, wait until it lets go."""
     command: Sequence[str] = (sys.executable, "-c", _HOLD_LOCK, str(database), str(seconds))
     holder = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)

@@ -20,7 +20,7 @@ from tests.faults.proxy import Proxy
 from tests.support.client import Client
 from tests.support.raw_socket import RawSocket
 
-__all__ = ["floods", "half_open", "slow_readers"]
+__all__ = ["deaf", "floods", "half_open", "slow_readers"]
 
 GONE_WITHIN_S = 10.0
 REAPED_WITHIN_S = 45.0
@@ -87,12 +87,12 @@ async def slow_readers(plan: Plan) -> list[Figure]:
             async with _readers(duet.url, slow):
                 await lasting(0.5)
                 before = await _p99_ms(load, plan.of(2, 5))
-            deaf = [await stack.enter_async_context(_deaf(duet.url, person)) for person in slow]
+            silent = [await stack.enter_async_context(deaf(duet.url, person)) for person in slow]
             cost = await _measure(plan, duet, load, before, len(load.members) + len(writers))
             for task in writing:
                 task.cancel()
             await asyncio.gather(*writing, return_exceptions=True)
-            for reader in deaf:
+            for reader in silent:
                 await reader.ended()
             aborts = await duet.metric("duet_gateway_outbox_aborts_total")
         books = load.books(duet.messages_db)
@@ -123,7 +123,7 @@ async def _flood(plan: Plan, kind: str, burst: bytes, count: int) -> Figure:
         people = await duet.sign_up_many(count)
         async with _bystanders(duet, pause_s=0.2) as load, contextlib.AsyncExitStack() as stack:
             flooders = [
-                await stack.enter_async_context(_deaf(duet.url, person)) for person in people
+                await stack.enter_async_context(deaf(duet.url, person)) for person in people
             ]
             await lasting(0.5)
             before = await _p99_ms(load, plan.of(3, 8))
@@ -245,7 +245,7 @@ async def _write_to(client: Client, people: Sequence[Person]) -> None:
 async def _readers(url: str, people: Sequence[Person]) -> AsyncIterator[None]:
     """People who read whatever comes."""
     async with contextlib.AsyncExitStack() as stack:
-        readers = [await stack.enter_async_context(_deaf(url, person)) for person in people]
+        readers = [await stack.enter_async_context(deaf(url, person)) for person in people]
         reading = [asyncio.create_task(reader.ended()) for reader in readers]
         try:
             yield
@@ -279,7 +279,7 @@ async def _pouring(flooders: Sequence[RawSocket], burst: bytes) -> AsyncIterator
 
 
 @contextlib.asynccontextmanager
-async def _deaf(url: str, person: Person) -> AsyncIterator[RawSocket]:
+async def deaf(url: str, person: Person) -> AsyncIterator[RawSocket]:
     """A verified client with a small receive buffer that reads nothing more."""
     address = urlsplit(url)
     small = sockets.socket(sockets.AF_INET)

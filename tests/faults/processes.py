@@ -89,9 +89,14 @@ class Duet:
         """The profile service's database."""
         return self.data_dir / "users.db"
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process is told, a service or one of its commands."""
+        inherited = {key: value for key, value in os.environ.items() if key[:5] != "DUET_"}
+        return {**inherited, **self.settings}
+
     async def start(self, name: str, **settings: str) -> Process:
         """Run `python -m name`; returns as soon as the process is there."""
-        inherited = {key: value for key, value in os.environ.items() if key[:5] != "DUET_"}
         with self.log.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -100,7 +105,7 @@ class Duet:
                 stdin=DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**inherited, **self.settings, **settings},
+                env={**self.environment, **settings},
             )
         self.processes[name] = process
         return process
