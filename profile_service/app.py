@@ -84,7 +84,7 @@ async def serve(settings: Settings) -> None:
             server = Server(
                 service.application,
                 trusted_proxies=settings.profile_trusted_proxies,
-                shutdown_timeout_s=settings.shutdown_timeout_s,
+                shutdown_timeout_s=settings.profile_shutdown_timeout_s,
                 before_shutdown=service.feed.close,
             )
             host, port = listener.getsockname()[:2]

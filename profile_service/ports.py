@@ -106,6 +106,10 @@ class UserStore(Protocol):
         """Return those of the users that exist, in no order."""
         ...
 
+    async def deleted_users(self, ids: Sequence[UserId]) -> list[UserId]:
+        """Return those of the users that deleted their account, in no order."""
+        ...
+
     async def user_by_name(self, canonical_username: str) -> User | None:
         """Return the user of that name."""
         ...

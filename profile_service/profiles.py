@@ -66,6 +66,10 @@ class Profiles:
         """Return those of the users that exist, in no order."""
         return await self._users.users(ids)
 
+    async def deleted_among(self, ids: Sequence[UserId]) -> list[UserId]:
+        """Return those of the users that deleted their account, in no order."""
+        return await self._users.deleted_users(ids)
+
     async def by_prefix(self, prefix: str, after: str, limit: int) -> list[User]:
         """Return users whose names begin so, sorted, from the first one after `after`."""
         return await self._users.users_by_prefix(

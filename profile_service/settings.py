@@ -60,7 +60,7 @@ class Settings(ServiceSettings):
     """Origins whose pictures the page shows as avatars; they see who looks at them."""
     access_log: bool = False
     audit_retention_days: Positive = 90
-    shutdown_timeout_s: Annotated[int, pydantic.Field(ge=1, le=300)] = 5
+    profile_shutdown_timeout_s: Annotated[int, pydantic.Field(ge=1, le=300)] = 5
 
     @pydantic.field_validator("refresh_token_lifetime_s")
     @classmethod

@@ -75,6 +75,9 @@ class UserSummary(msgspec.Struct, frozen=True):
 
 
 class Users(msgspec.Struct, frozen=True):
-    """Answer of `GET /internal/users?id=…&id=…`: those that exist, in no order."""
+    """Answer of `GET /internal/users?id=…&id=…`, in no order, of those that are known."""
 
     users: list[UserSummary]
+    """Those that exist."""
+    deleted: list[UserId]
+    """Those that deleted their account."""

@@ -209,7 +209,7 @@ async def serving(
             )
         )
         gateway = Gateway(settings, stores, profile, metrics, now)
-        async with _running(gateway, settings.shutdown_timeout_s):
+        async with _running(gateway, settings.gateway_shutdown_timeout_s):
             gateway.host, gateway.port = await gateway.server.start(gateway.host, gateway.port)
             yield gateway
 

@@ -80,7 +80,9 @@ class Connection:
         self._set_timer()
         try:
             if self._websocket.authorization is not None:
-                await self._perform(self._session.present(self._websocket.authorization))
+                await self._perform(
+                    self._session.present(self._websocket.authorization, self._websocket.resume)
+                )
             while True:
                 raw = await self._websocket.recv()
                 if isinstance(raw, bytes):
@@ -190,7 +192,7 @@ class Connection:
     def _accept(self, identity: Identity, resume: str | None) -> None:
         """Join the ConnectionMap and confirm. No await in between: no message can slip through."""
         services = self._services
-        self._session.verified(identity, services.bucket_of(identity.user_id))
+        self._session.verified(identity, services.bucket_of(identity.user_id), services.now())
         evicted = services.connections.add(self)
         if isinstance(evicted, Connection):
             services.metrics.evictions.inc()
@@ -255,7 +257,7 @@ class Connection:
                 action.request_id, verifiable=verifiable
             )
         else:
-            result = self._session.renewed(action.request_id, identity)
+            result = self._session.renewed(action.request_id, identity, services.now())
         self._perform_now(result)
         self._set_timer()
 

@@ -230,16 +230,20 @@ class Enquiries:
     async def _export(
         self, user_id: UserId, asked: requests.Export
     ) -> AsyncIterator[frames.ServerFrame]:
-        messages, position = 0, None
-        while summaries := await self._archive.conversations(user_id, position, _EXPORT_PAGE):
-            for summary in summaries:
-                position, after = summary.position, 0
-                name = await self._username(summary.peer)
-                head = {"conversation": summary.conversation, "with": summary.peer, "name": name}
+        messages = done = 0
+        while peers := await self._archive.peers(user_id, done, _EXPORT_PAGE):
+            done = peers[-1][0]
+            for _, peer in peers:
+                after = 0
+                head = {
+                    "conversation": conversation_id(user_id, peer),
+                    "with": peer,
+                    "name": await self._username(peer),
+                }
                 yield answers.ExportChunk(asked.id, _lines([head]))
                 while True:
                     page = await self._archive.history(
-                        user_id, summary.peer, before=None, after=after, limit=_EXPORT_PAGE
+                        user_id, peer, before=None, after=after, limit=_EXPORT_PAGE
                     )
                     kept = _fitting(page.messages)
                     if kept:
@@ -261,7 +265,7 @@ def _fitting(messages: list[Message]) -> list[Message]:
     """Return the first messages that fit one frame; at least one, when there is one."""
     size = 0
     for count, message in enumerate(messages):
-        size += 200 + len(message.text.encode())
+        size += 300 + len(msgspec.json.encode(message.text))  # escapes are longer than characters
         if count and size > _MAX_PAGE_BYTES:
             return messages[:count]
     return messages

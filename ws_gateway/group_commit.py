@@ -23,7 +23,7 @@ _log = structlog.get_logger(__name__)
 
 
 class QueueFull(Exception):
-    """More is waiting than the store can take. Refuse the item; nothing was queued."""
+    """More waits than the store can take, or nobody commits any more. Nothing was queued."""
 
 
 class Batch(msgspec.Struct, Generic[Item, Outcome], frozen=True):
@@ -61,6 +61,7 @@ class GroupCommit(Generic[Item, Outcome]):
         self._oldest_at = 0.0
         self._wake = asyncio.Event()
         self._draining = False
+        self._ended = False
 
     @property
     def waiting(self) -> int:
@@ -73,7 +74,7 @@ class GroupCommit(Generic[Item, Outcome]):
         Raises:
             QueueFull: refused.
         """
-        if len(self._waiting) >= self._max_waiting:
+        if self._ended or len(self._waiting) >= self._max_waiting:
             raise QueueFull
         if not self._waiting:
             self._oldest_at = time.perf_counter()
@@ -85,6 +86,7 @@ class GroupCommit(Generic[Item, Outcome]):
         while True:
             await self._wake.wait()
             if not self._waiting:
+                self._ended = True
                 return
             items, self._waiting = self._waiting, []
             if len(items) > self._max_batch:

@@ -13,7 +13,7 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from shared.ids import ConnectionId, UserId
+from shared.ids import ConnectionId, ConversationId, UserId
 from ws_gateway.conversations import (
     Appended,
     Blocked,
@@ -170,15 +170,21 @@ class Messenger:
 
     def _committed(self, batch: Batch[_Submission, Outcome]) -> None:
         notices: list[Notice] = []
+        authors: dict[ConversationId, UserId] = {}
         counts: collections.Counter[str] = collections.Counter()
         for submission, outcome in zip(batch.items, batch.outcomes, strict=True):
             if isinstance(outcome, Appended):
+                message = outcome.event.message
+                if authors.get(message.conversation, message.sender) != message.sender:
+                    self._bus.publish(notices)  # or this ack overtakes the other one's message
+                    notices, authors = [], {}
                 submission.sender.answer(_ack(_request_id(submission.change), outcome))
                 if outcome.duplicate:
                     counts["duplicate"] += 1
                 else:
                     counts["stored"] += 1
                     notices.append(Published(outcome.event, submission.sender.connection_id))
+                    authors[message.conversation] = message.sender
                     self.published_position = outcome.event.position
             elif isinstance(outcome, Marked):
                 self._marked(submission, outcome, notices)

@@ -28,6 +28,8 @@ from ws_gateway.ports import (
 
 __all__ = ["RevocationWatch"]
 
+_USERS_AT_ONCE = 1000
+
 _log = structlog.get_logger(__name__)
 
 
@@ -117,7 +119,7 @@ class RevocationWatch:
             self._end(c for c in self._connections if c.identity.session_id in ended)
 
     async def _receive(self, event_id: str, event: FeedReady | FeedReset | Revocation) -> None:
-        deleted = None
+        deleted: list[UserId] = []
         match event:
             case FeedReady():
                 _log.info("the revocation feed is connected")
@@ -125,13 +127,24 @@ class RevocationWatch:
                 self._metrics.feed_connected.set(1)
             case FeedReset():
                 await self.check_held_sessions()
+                deleted = await self._deleted_unheard()
             case Revocation():
                 self._recent.append((self._now(), event))
                 self._end(self._connections.ended_by(event))
-                deleted = event.user_id if event.kind == "user_deleted" else None
+                if event.kind == "user_deleted":
+                    deleted = [event.user_id]
         await self._people.follow_feed(event_id, deleted)
-        if deleted is not None:
-            self._user_deleted(deleted)
+        for user_id in deleted:
+            self._user_deleted(user_id)
+
+    async def _deleted_unheard(self) -> list[UserId]:
+        """Ask about everybody who is known here: the feed will not tell of them again."""
+        deleted: list[UserId] = []
+        after: UserId | None = None
+        while known := await self._people.known_users(after, _USERS_AT_ONCE):
+            deleted += await self._feed.deleted(known)
+            after = known[-1]
+        return deleted
 
     def _end(self, connections: Iterable[LiveConnection]) -> None:
         for connection in list(connections):

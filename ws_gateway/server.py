@@ -4,6 +4,7 @@ import asyncio
 import http
 import logging
 import random
+import urllib.parse
 from collections.abc import Awaitable, Callable, Sequence
 from typing import cast
 
@@ -27,6 +28,8 @@ __all__ = ["PATH", "GatewayServer", "ServerLimits"]
 
 PATH = "/v1/ws"
 SUBPROTOCOL = Subprotocol("duet.v1")
+
+_MAX_CURSOR_CHARACTERS = 128
 
 _log = structlog.get_logger(__name__)
 
@@ -184,6 +187,8 @@ class GatewayServer:
                     **{"WWW-Authenticate": "Bearer"},
                 )
             websocket.authorization = token
+            cursors = urllib.parse.parse_qs(request.path.partition("?")[2]).get("resume", [])
+            websocket.resume = cursors[0][:_MAX_CURSOR_CHARACTERS] if cursors else None
         return None
 
 

@@ -48,7 +48,7 @@ class Settings(ServiceSettings):
     commit_max_batch: Annotated[int, pydantic.Field(ge=1, le=10_000)] = 512
     commit_max_waiting: Annotated[int, pydantic.Field(ge=1)] = 20_000
     database_busy_timeout_s: Annotated[float, pydantic.Field(gt=0)] = 2.0
-    shutdown_timeout_s: Annotated[float, pydantic.Field(gt=0)] = 10.0
+    gateway_shutdown_timeout_s: Annotated[float, pydantic.Field(gt=0)] = 10.0
     """From SIGTERM to the moment the last connection is aborted."""
 
     @pydantic.field_validator("allowed_origins", mode="before")

@@ -54,6 +54,8 @@ class GatewayWebSocket(ServerConnection):
     """Shared by all connections of a server."""
     authorization: str | None = None
     """The handshake's `Authorization` header, taken out of the request so that no log shows it."""
+    resume: str | None = None
+    """The cursor that came with the `Authorization` header, in the URL's `resume`."""
     on_text: Callable[[bytes | bytearray], None] | None = None
     """Called with each unfragmented text message once set; must not raise."""
 

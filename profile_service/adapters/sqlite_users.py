@@ -77,6 +77,17 @@ class SqliteUserStore:
             "u.id IN (SELECT value FROM json_each(?))", msgspec.json.encode(ids).decode()
         )
 
+    async def deleted_users(self, ids: Sequence[UserId]) -> list[UserId]:
+        def select(connection: sqlite3.Connection) -> list[UserId]:
+            rows = connection.execute(
+                "SELECT id FROM users WHERE deleted_at_ms IS NOT NULL"
+                " AND id IN (SELECT value FROM json_each(?))",
+                (msgspec.json.encode(ids).decode(),),
+            )
+            return [user_id for (user_id,) in rows]
+
+        return await self._database.read(select)
+
     async def user_by_name(self, canonical_username: str) -> User | None:
         found = await self._select("u.canonical_username = ?", canonical_username)
         return found[0] if found else None

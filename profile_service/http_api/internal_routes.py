@@ -79,7 +79,7 @@ class InternalRoutes:
             Operation(
                 method="GET",
                 path=USERS_PATH,
-                summary="Look several users up; those that do not exist are left out.",
+                summary="Look several users up; ids that were never given are left out.",
                 handler=self.read_users,
                 auth=Auth.SERVICE,
                 query=UserIdsQuery,
@@ -129,8 +129,10 @@ class InternalRoutes:
 
     async def read_users(self, call: Call) -> Response:
         query: UserIdsQuery = call.query
-        found = await self._profiles.by_ids([UserId(user_id) for user_id in query.id])
-        return json_response(Users([_summary(user) for user in found]))
+        ids = [UserId(user_id) for user_id in query.id]
+        found = await self._profiles.by_ids(ids)
+        deleted = await self._profiles.deleted_among(ids) if len(found) < len(set(ids)) else []
+        return json_response(Users([_summary(user) for user in found], deleted))
 
     async def read_user(self, call: Call) -> Response:
         user_id = UserId(call.request.path_params["user_id"])

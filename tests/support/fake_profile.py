@@ -38,6 +38,7 @@ class FakeProfile:
     def __init__(self, *, now: Callable[[], float] = time.time) -> None:
         self._now = now
         self._users: dict[UserId, str] = {}
+        self._deleted: set[UserId] = set()
         self._versions: dict[UserId, int] = {}
         self._sessions: dict[SessionId, FakeSession] = {}
         self._by_access_token: dict[str, FakeSession] = {}
@@ -132,11 +133,13 @@ class FakeProfile:
             Revocation("all_sessions", kept.user_id, token_version=version, kept_session_id=kept.id)
         )
 
-    def delete_user(self, user_id: UserId) -> None:
-        """Remove a user."""
+    def delete_user(self, user_id: UserId, *, heard: bool = True) -> None:
+        """Remove a user, with or without a word on the feed."""
         self._end_sessions(user_id)
         del self._users[user_id]
-        self._revoke(Revocation("user_deleted", user_id))
+        self._deleted.add(user_id)
+        if heard:
+            self._revoke(Revocation("user_deleted", user_id))
 
     def let_everybody_through(self) -> None:
         """Open every gate."""
@@ -191,6 +194,12 @@ class FakeProfile:
         await self.status_checks.passed()
         self._must_be_available()
         return [held.sid for held in sessions if held.sid not in self._sessions]
+
+    async def deleted(self, user_ids: Sequence[UserId]) -> list[UserId]:
+        """See `RevocationFeed`."""
+        await self.lookups.passed()
+        self._must_be_available()
+        return [user_id for user_id in user_ids if user_id in self._deleted]
 
     async def events(self, after: str | None) -> AsyncIterator[tuple[str, FeedEvent]]:
         """See `RevocationFeed`."""

@@ -138,6 +138,13 @@ class MemoryUserStore:
     async def users(self, ids: Sequence[UserId]) -> list[User]:
         return [user for user in map(self._storage.users.get, set(ids)) if user]
 
+    async def deleted_users(self, ids: Sequence[UserId]) -> list[UserId]:
+        return [
+            user_id
+            for user_id in set(ids) & set(self._storage.names.values())
+            if user_id not in self._storage.users
+        ]
+
     async def user_by_name(self, canonical_username: str) -> User | None:
         user_id = self._storage.names.get(canonical_username)
         return None if user_id is None else self._storage.users.get(user_id)
@@ -369,7 +376,7 @@ def fast_settings(data_dir: Path, **changes: Any) -> Settings:
         "argon2_memory_kib": 8,
         "sign_ups_per_address": 100_000,
         "login_attempts_per_address": 100_000,
-        "shutdown_timeout_s": 2,
+        "profile_shutdown_timeout_s": 2,
     }
     return Settings(**(values | changes))
 
@@ -435,7 +442,7 @@ async def running_service(
         server = Server(
             service.application,
             trusted_proxies=settings.profile_trusted_proxies,
-            shutdown_timeout_s=settings.shutdown_timeout_s,
+            shutdown_timeout_s=settings.profile_shutdown_timeout_s,
             before_shutdown=service.feed.close,
         )
         serving = asyncio.create_task(server.serve([listener]))

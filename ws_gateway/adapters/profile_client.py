@@ -104,6 +104,13 @@ class ProfileClient:
         reply = await self._call("session_status", SESSION_STATUS_PATH, SessionStatusReply, body)
         return reply.ended
 
+    async def deleted(self, user_ids: Sequence[UserId]) -> list[UserId]:
+        """Ask which users deleted their account; see `RevocationFeed`."""
+        deleted: list[UserId] = []
+        for start in range(0, len(user_ids), MAX_USER_IDS):
+            deleted += (await self._users(user_ids[start : start + MAX_USER_IDS])).deleted
+        return deleted
+
     async def events(self, after: str | None) -> AsyncIterator[tuple[str, FeedEvent]]:
         """Listen to the feed; see `RevocationFeed`."""
         headers = {"Authorization": self._credentials.authorization()}
@@ -141,10 +148,13 @@ class ProfileClient:
         return verdicts
 
     async def _usernames(self, user_ids: Sequence[UserId]) -> list[str | None]:
-        query = str(httpx.QueryParams([("id", user_id) for user_id in dict.fromkeys(user_ids)]))
-        reply = await self._call("users", f"{USERS_PATH}?{query}", Users)
+        reply = await self._users(user_ids)
         found = {user.id: user.username for user in reply.users}
         return [found.get(user_id) for user_id in user_ids]
+
+    async def _users(self, user_ids: Sequence[UserId]) -> Users:
+        query = str(httpx.QueryParams([("id", user_id) for user_id in dict.fromkeys(user_ids)]))
+        return await self._call("users", f"{USERS_PATH}?{query}", Users)
 
     async def _call(
         self, name: str, path: str, reply: type[Reply], body: bytes | None = None

@@ -87,6 +87,16 @@ class SqliteMessageArchive:
 
         return await available(self._database.read(read))
 
+    async def peers(self, user_id: UserId, after: int, limit: int) -> list[tuple[int, UserId]]:
+        """Return whom a user has a conversation with; see `MessageArchive`."""
+        await self._settle()
+
+        def read(connection: sqlite3.Connection) -> list[tuple[int, UserId]]:
+            key = key_of(connection, user_id)
+            return connection.execute(_PEERS, (key, after, limit)).fetchall()
+
+        return await available(self._database.read(read))
+
     async def search(
         self,
         user_id: UserId,
@@ -200,6 +210,13 @@ LEFT JOIN places ON places.conversation = mine.conversation AND places.seq = min
 LEFT JOIN messages AS seen ON seen.position = places.position
 WHERE mine.user = :me AND mine.last_position < :before AND mine.last_position > 0
 ORDER BY mine.last_position DESC LIMIT :limit
+"""
+
+_PEERS = """
+SELECT members.conversation, users.id
+FROM members CROSS JOIN users ON users.key = members.peer
+WHERE members.user = ? AND members.conversation > ? AND members.last_position > 0
+ORDER BY members.conversation LIMIT ?
 """
 
 _SEARCH = f"""

@@ -1,7 +1,7 @@
 """What the gateway remembers of people, on SQLite."""
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from shared.ids import UserId
 from shared.sqlite import Database
@@ -90,15 +90,23 @@ class SqlitePeopleStore:
         ((event_id,),) = await self._read("SELECT feed_event_id FROM life")
         return event_id
 
-    async def follow_feed(self, event_id: str, deleted: UserId | None = None) -> None:
+    async def follow_feed(self, event_id: str, deleted: Sequence[UserId] = ()) -> None:
         """Remember how far the feed has been followed; see `PeopleStore`."""
 
         def work(connection: sqlite3.Connection) -> None:
-            if deleted is not None:
-                connection.execute("INSERT OR IGNORE INTO erasures VALUES (?)", (deleted,))
+            connection.executemany(
+                "INSERT OR IGNORE INTO erasures VALUES (?)", [(user_id,) for user_id in deleted]
+            )
             connection.execute("UPDATE life SET feed_event_id = ?", (event_id,))
 
         await available(self._database.write(work))
+
+    async def known_users(self, after: UserId | None, limit: int) -> list[UserId]:
+        """Return users that are known here; see `PeopleStore`."""
+        rows = await self._read(
+            "SELECT id FROM users WHERE id > ? ORDER BY id LIMIT ?", after or "", limit
+        )
+        return [user_id for (user_id,) in rows]
 
     async def users_to_erase(self) -> list[UserId]:
         """Return the users whose erasure was not finished."""

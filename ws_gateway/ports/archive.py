@@ -90,6 +90,13 @@ class MessageArchive(Protocol):
         """Return a user's conversations, the one with the newest message first."""
         ...
 
+    async def peers(self, user_id: UserId, after: int, limit: int) -> list[tuple[int, UserId]]:
+        """Return whom a user has a conversation with, each with a number to go on after.
+
+        Begin after 0. Unlike that of `conversations`, this order stands still while people write.
+        """
+        ...
+
     async def search(
         self,
         user_id: UserId,

@@ -1,5 +1,6 @@
 """What a gateway remembers of people beside their messages."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -51,8 +52,12 @@ class PeopleStore(Protocol):
         """Return how far the revocation feed has been followed."""
         ...
 
-    async def follow_feed(self, event_id: str, deleted: UserId | None = None) -> None:
-        """Remember how far the feed has been followed and, at once, that a user is to be erased."""
+    async def follow_feed(self, event_id: str, deleted: Sequence[UserId] = ()) -> None:
+        """Remember how far the feed has been followed and, at once, who is to be erased."""
+        ...
+
+    async def known_users(self, after: UserId | None, limit: int) -> list[UserId]:
+        """Return users that conversations or blocks are about, by id, from after `after`."""
         ...
 
     async def users_to_erase(self) -> list[UserId]:

@@ -82,6 +82,14 @@ class RevocationFeed(Protocol):
         """
         ...
 
+    async def deleted(self, user_ids: Sequence[UserId]) -> list[UserId]:
+        """Return those of the users that deleted their account; not those nobody knows of.
+
+        Raises:
+            ProfileServiceUnavailable: nobody could tell.
+        """
+        ...
+
 
 class ProfileService(IdentityVerifier, UserDirectory, RevocationFeed, Protocol):
     """All that the gateway asks of the profile service."""

@@ -73,10 +73,10 @@ class Session:
         self._messages = TokenBucket(limits.messages, now)
         self._strikes = Strikes()
 
-    def present(self, access_token: str) -> Authenticate:
-        """Take the token of the handshake's `Authorization` header in place of `connect`."""
+    def present(self, access_token: str, resume: str | None) -> Authenticate:
+        """Take what the handshake carried (`Authorization`, `?resume=`) in place of `connect`."""
         self.state, self.deadline = State.VERIFYING, None
-        return Authenticate(access_token, None, None)
+        return Authenticate(access_token, None, resume)
 
     def receive(self, raw: bytes | bytearray | str, now: float) -> Action | None:
         """Take one text frame. Returns what to do, or nothing once the connection is closed."""
@@ -109,13 +109,13 @@ class Session:
             return None
         return self._close(CloseCode.UNSUPPORTED_DATA, None, reason="frames are JSON text")
 
-    def verified(self, identity: Identity, messages: TokenBucket) -> None:
+    def verified(self, identity: Identity, messages: TokenBucket, now: float) -> None:
         """The tokens are good: the connection is open until its access token runs out.
 
         `messages` is the user's bucket, shared by all of their connections.
         """
         self.state, self.identity, self._messages = State.OPEN, identity, messages
-        self._schedule_expiry(identity)
+        self._schedule_expiry(identity, now)
 
     def refused(self) -> Close:
         """The tokens are not good."""
@@ -129,7 +129,7 @@ class Session:
             retry_after_ms=retry_after_ms,
         )
 
-    def renewed(self, request_id: str, identity: Identity) -> Reply | Close | None:
+    def renewed(self, request_id: str, identity: Identity, now: float) -> Reply | Close | None:
         """The token of a `Renew` is good: extend the connection, if it is this session's."""
         held = self.identity
         if self.state is State.CLOSED:  # while the token was being verified
@@ -141,7 +141,7 @@ class Session:
             return self._close(CloseCode.FORBIDDEN, ErrorCode.WRONG_USER, request_id=request_id)
         if identity.expires_at > held.expires_at:
             self.identity = held = identity
-            self._schedule_expiry(identity)
+            self._schedule_expiry(identity, now)
         return Reply(
             frames.Refreshed(id=request_id, expires_at=timestamp(int(held.expires_at * 1000)))
         )
@@ -169,9 +169,11 @@ class Session:
         self.deadline = self.identity.expires_at + self._limits.expiry_grace_s
         return Reply(frames.Expiring(in_s=max(0, round(self.identity.expires_at - now))))
 
-    def _schedule_expiry(self, identity: Identity) -> None:
+    def _schedule_expiry(self, identity: Identity, now: float) -> None:
+        """Announce the expiry in time, but not right away when tokens are made to live shortly."""
         self._announced_expiry = False
-        self.deadline = identity.expires_at - self._limits.expiring_lead_s
+        lead_s = min(self._limits.expiring_lead_s, (identity.expires_at - now) / 3)
+        self.deadline = identity.expires_at - lead_s
 
     def _limited(self, request: requests.Request | None, now: float) -> Reply | Close | None:
         """Refuse what comes too fast; never in silence, and not for ever.

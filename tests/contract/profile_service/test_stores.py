@@ -197,8 +197,10 @@ async def test_a_deleted_user_is_gone_but_the_name_stays_taken(stores: Stores) -
     user, session = await stores.add("bob")
     audit = entry("account_deletion")
     assert not await stores.users.delete_user(user.id, expected_version=9, audit=audit)
+    assert await stores.users.deleted_users([user.id]) == []
     assert await stores.users.delete_user(user.id, expected_version=1, audit=audit)
     assert not await stores.users.delete_user(user.id, expected_version=2, audit=audit)
+    assert await stores.users.deleted_users([user.id, new_user_id()]) == [user.id]
     assert await stores.users.credentials("bob") is None
     assert await stores.users.users([user.id]) == []
     assert await stores.users.users_by_prefix("b", "", 9) == []

@@ -204,8 +204,8 @@ async def test_feed_is_followed_and_the_deleted_are_listed_until_they_are_erased
 ) -> None:
     assert await stores.people.feed_event_id() is None
     assert await stores.people.users_to_erase() == []
-    await stores.people.follow_feed("1", ANN)
-    await stores.people.follow_feed("1", ANN)
+    await stores.people.follow_feed("1", [ANN])
+    await stores.people.follow_feed("1", [ANN])
     await stores.people.follow_feed("2")
     assert await stores.people.feed_event_id() == "2"
     assert await stores.people.users_to_erase() == [ANN]
@@ -218,7 +218,7 @@ async def test_the_erased_leave_no_blocks_and_no_last_seen(stores: SqliteStores)
     await stores.people.set_last_seen(ANN, 5)
     await stores.people.block(ANN, BOB, 1)
     await stores.people.block(CID, ANN, 1)
-    await stores.people.follow_feed("1", ANN)
+    await stores.people.follow_feed("1", [ANN])
     await stores.people.finish_erasure(ANN)
     assert await stores.people.blocks(ANN) == []
     assert await stores.people.blocks(CID) == [ANN]
@@ -243,7 +243,7 @@ async def test_erasure_in_parts_ends_with_exactly_one_event(
 
 async def test_erasure_goes_on_after_reopening(path: Path) -> None:
     async with open_sqlite_stores(path) as stores:
-        await stores.people.follow_feed("1", ANN)
+        await stores.people.follow_feed("1", [ANN])
         await say(stores.messages, ANN, BOB, *("secret" for _ in range(1500)))
         await say(stores.messages, ANN, CID, "secret")
         part = Erasure(ANN, conversation_id(ANN, BOB))
@@ -255,3 +255,11 @@ async def test_erasure_goes_on_after_reopening(path: Path) -> None:
         for user in (BOB, CID):
             events: list[Event] = await every_event(stores.messages, user, limit=500)
             assert not any(event.message.text for event in events)
+
+
+async def test_known_users_come_by_id_in_pages(stores: SqliteStores) -> None:
+    await stores.people.block(BOB, ANN, 1)
+    first = await stores.people.known_users(None, 1)
+    rest = await stores.people.known_users(first[0], 10)
+    assert [*first, *rest] == sorted([ANN, BOB])
+    assert await stores.people.known_users(rest[-1], 10) == []

@@ -131,6 +131,9 @@ async def test_deleted_user_is_gone(world: ProfileWorld) -> None:
     await world.delete_user(device)
     assert await world.port.username(device.user_id) is None
     assert await world.port.verify(device.tokens) is None
+    other = await world.sign_up()
+    asked = [other.user_id, new_user_id(), device.user_id]
+    assert await world.port.deleted(asked) == [device.user_id]
 
 
 async def test_logged_out_session_is_ended_and_the_other_is_not(world: ProfileWorld) -> None:

@@ -309,7 +309,7 @@ async def test_the_feed_survives_a_restart_of_the_service(tmp_path: Path) -> Non
 
 
 async def test_a_shutdown_ends_the_feed_and_does_not_wait(tmp_path: Path) -> None:
-    settings = fast_settings(tmp_path, shutdown_timeout_s=60)
+    settings = fast_settings(tmp_path, profile_shutdown_timeout_s=60)
     async with contextlib.AsyncExitStack() as stack, running_service(settings) as service:
         feed = await stack.enter_async_context(following(service))
         await feed.event()

@@ -49,7 +49,7 @@ def sign_up(client: httpx.Client, service: SpawnedService, username: str) -> htt
 def test_a_signal_is_a_clean_exit_even_while_a_feed_is_followed(
     tmp_path: Path, client: httpx.Client, number: signal.Signals
 ) -> None:
-    with spawned_service(tmp_path, DUET_SHUTDOWN_TIMEOUT_S="60") as service:
+    with spawned_service(tmp_path, DUET_PROFILE_SHUTDOWN_TIMEOUT_S="60") as service:
         headers = {"Authorization": service.credentials.authorization()}
         with client.stream("GET", f"{service.url}/internal/revocations", headers=headers) as feed:
             lines = feed.iter_lines()

@@ -50,6 +50,19 @@ async def test_authorization_header_stands_in_for_the_frame(gateway: TestGateway
         await client.nothing_more(ann.user_id)
 
 
+async def test_client_that_authenticates_by_header_resumes_by_the_url(gateway: TestGateway) -> None:
+    ann, bob = gateway.profile.sign_up("ann"), gateway.profile.sign_up("bob")
+    async with gateway.talking(ann) as a, gateway.talking(bob) as b:
+        await a.say(bob.user_id, "one", "1")
+        cursor = (await b.expect("message", text="one"))["cursor"]
+        await a.say(bob.user_id, "two", "2")
+    url = f"{gateway.url}?resume={cursor}"
+    async with Client.open(url, authorization=f"Bearer {bob.access_token}") as client:
+        assert (await client.expect("connected"))["cursor"] == cursor
+        await client.expect("message", text="two")
+        await client.expect("resumed")
+
+
 @pytest.mark.parametrize("header", ["Basic abc", "Bearer", "Bearer ", f"Bearer {'x' * 2049}"])
 async def test_malformed_authorization_header_is_refused(gateway: TestGateway, header: str) -> None:
     answer = await refusal(gateway.url, authorization=header)

@@ -54,7 +54,7 @@ async def test_reader_that_is_stuck_delays_the_end_no_longer_than_the_deadline(
 ) -> None:
     async with contextlib.AsyncExitStack() as stack:
         gateway = await stack.enter_async_context(
-            running_gateway(tmp_path, shutdown_timeout_s=0.3, close_timeout_s=30)
+            running_gateway(tmp_path, gateway_shutdown_timeout_s=0.3, close_timeout_s=30)
         )
         ann, bob = gateway.profile.sign_up("ann"), gateway.profile.sign_up("bob")
         async with RawSocket.open(gateway.url) as stuck, gateway.talking(ann) as a:
@@ -74,7 +74,10 @@ async def test_commit_that_is_stuck_is_not_acknowledged(
     async with contextlib.AsyncExitStack() as stack:
         gateway = await stack.enter_async_context(
             running_gateway(
-                tmp_path, shutdown_timeout_s=0.2, close_timeout_s=0.1, database_busy_timeout_s=1
+                tmp_path,
+                gateway_shutdown_timeout_s=0.2,
+                close_timeout_s=0.1,
+                database_busy_timeout_s=1,
             )
         )
         ann, bob = gateway.profile.sign_up("ann"), gateway.profile.sign_up("bob")

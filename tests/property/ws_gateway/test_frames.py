@@ -129,7 +129,7 @@ class _Driver:
             match kind:
                 case "verified":
                     bucket = TokenBucket(_LIMITS.messages, self.now)
-                    session.verified(_identity(self.now + value, "a"), bucket)
+                    session.verified(_identity(self.now + value, "a"), bucket, self.now)
                 case "refused":
                     return session.refused()
                 case "not_verifiable":
@@ -137,7 +137,7 @@ class _Driver:
         elif session.identity is not None:
             match kind:
                 case "renewed":
-                    return session.renewed("r", _identity(self.now + value[0], value[1]))
+                    return session.renewed("r", _identity(self.now + value[0], value[1]), self.now)
                 case "not_renewed":
                     return session.not_renewed("r", verifiable=value)
         return None

@@ -163,3 +163,11 @@ async def test_drain_of_an_idle_committer_ends_it() -> None:
     async with Fixture().running() as fixture:
         await asyncio.sleep(0)
     assert fixture.store.commits == []
+
+
+async def test_item_after_the_end_is_refused_rather_than_forgotten() -> None:
+    async with Fixture().running() as fixture:
+        fixture.group.submit(1)
+    with pytest.raises(QueueFull):
+        fixture.group.submit(2)
+    assert fixture.outcomes == {1: "stored 1"}

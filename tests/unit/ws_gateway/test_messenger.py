@@ -10,6 +10,7 @@ from shared.ids import ConnectionId, UserId, new_user_id
 from tests.support.fake_profile import FakeProfile, FakeSession
 from tests.support.fake_store import FakeMessageStore
 from tests.support.manual_clock import ManualClock
+from tests.support.waiting import until
 from ws_gateway.conversations import Draft, Notice, Published
 from ws_gateway.messenger import Messenger
 from ws_gateway.metrics import Metrics
@@ -110,6 +111,32 @@ async def test_message_is_acknowledged_then_published(world: World) -> None:
     assert world.happened == ["answered 1", "published 1"]
     assert world.bus.published[0].origin == "n_1"
     assert world.messenger.published_position == 1
+
+
+async def test_ack_does_not_overtake_an_earlier_message_of_the_conversation(world: World) -> None:
+    async with world.running():
+        world.messenger.submit(
+            Draft(world.bob.user_id, world.ann.user_id, "ann is known", "hi"), world.sender
+        )
+        world.submit("bob is known")
+        await until(lambda: len(world.sender.answers) == 2)
+        arrived = len(world.store.batches)
+        world.store.commits.close()
+        world.submit("first")  # holds the committer, so that the others share a batch
+        await world.store.commits.arrivals(arrived + 1)
+        world.submit("a")
+        world.messenger.submit(Draft(world.bob.user_id, world.ann.user_id, "b", "hi"), world.sender)
+        world.submit("c")
+    assert world.store.batches[-1] == 3
+    order = [happened for happened in world.happened if happened.split()[-1] in "abc"]
+    assert order == [
+        "answered a",
+        "published a",
+        "answered b",
+        "published b",
+        "answered c",
+        "published c",
+    ]
 
 
 async def test_order_holds_while_the_recipient_is_looked_up(world: World) -> None:

@@ -113,6 +113,7 @@ class Talk:
         self.session.verified(
             Identity(UserId("u_ann"), "ann", SessionId("s_ann"), 1, NOW + 600),
             messages or TokenBucket(limits.messages, NOW),
+            NOW,
         )
         self._ids = itertools.count()
 

@@ -169,6 +169,17 @@ async def test_forgotten_feed_checks_every_session(world: World) -> None:
         await until(lambda: world.ended == [a])
 
 
+async def test_forgotten_feed_finds_the_deleted_among_the_known(world: World) -> None:
+    ann, bob = world.profile.sign_up("ann"), world.profile.sign_up("bob")
+    await world.people.block(ann.user_id, bob.user_id, 1)
+    async with world.listening():
+        await until(world.watch.connected.is_set)
+        world.profile.delete_user(bob.user_id, heard=False)
+        world.profile.forget_feed()
+        await until(lambda: world.deleted == [bob.user_id])
+    assert await world.people.users_to_erase() == [bob.user_id]
+
+
 async def test_news_that_overtakes_a_verdict_is_remembered_for_a_minute(world: World) -> None:
     ann, bob = world.profile.sign_up("ann"), world.profile.sign_up("bob")
     verdicts = [await world.profile.verify(TokenPair(s.access_token)) for s in (ann, bob)]

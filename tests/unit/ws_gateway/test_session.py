@@ -38,7 +38,7 @@ def session_in(state: State) -> Session:
     if state is not State.CONNECTING:
         session.receive(json.dumps(CONNECT), NOW)
     if state in (State.OPEN, State.CLOSED):
-        session.verified(ANN, TokenBucket(LIMITS.messages, NOW))
+        session.verified(ANN, TokenBucket(LIMITS.messages, NOW), NOW)
     if state is State.CLOSED:
         session.end(CloseCode.GOING_AWAY, None)
     assert session.state is state
@@ -74,7 +74,7 @@ def test_closed_session_does_nothing(frame: object) -> None:
     assert session.receive_binary() is None
     assert session.wake(NOW + 10_000) is None
     assert session.end(CloseCode.SERVICE_RESTART, None) is None
-    assert session.renewed("9", ANN) is None
+    assert session.renewed("9", ANN, NOW) is None
     assert (session.state, session.deadline) == (State.CLOSED, None)
 
 
@@ -89,7 +89,7 @@ def test_connect_is_to_be_verified_and_stops_the_clock() -> None:
 
 def test_header_stands_in_for_connect() -> None:
     session = session_in(State.CONNECTING)
-    action = session.present("token")
+    action = session.present("token", None)
     assert (action.access_token, action.refresh_token) == ("token", None)
     assert (session.state, session.deadline) == (State.VERIFYING, None)
 
@@ -217,10 +217,11 @@ def test_expiry_is_announced_once_then_closes_after_the_grace() -> None:
     assert_closes(session, session.wake(NOW + 625), CloseCode.UNAUTHORIZED, "token_expired")
 
 
-def test_token_that_is_almost_out_is_announced_at_once() -> None:
+def test_token_that_lives_shortly_is_announced_in_its_last_third() -> None:
     session = session_in(State.VERIFYING)
-    session.verified(identity(expires_at=NOW + 10), TokenBucket(LIMITS.messages, NOW))
-    assert session.wake(NOW) == Reply(frames.Expiring(in_s=10))
+    session.verified(identity(expires_at=NOW + 9), TokenBucket(LIMITS.messages, NOW), NOW)
+    assert session.wake(NOW) is None
+    assert session.wake(NOW + 6) == Reply(frames.Expiring(in_s=3))
 
 
 def test_late_wake_never_announces_a_negative_time() -> None:
@@ -230,7 +231,7 @@ def test_late_wake_never_announces_a_negative_time() -> None:
 def test_renewal_extends_the_session_and_announces_again() -> None:
     session = session_in(State.OPEN)
     session.wake(NOW + 540)
-    reply = session.renewed("9", identity(expires_at=NOW + 1200))
+    reply = session.renewed("9", identity(expires_at=NOW + 1200), NOW)
     assert reply == Reply(frames.Refreshed(id="9", expires_at="2027-01-15T08:20:00.000Z"))
     assert session.deadline == NOW + 1140
     assert session.wake(NOW + 1140) == Reply(frames.Expiring(in_s=60))
@@ -238,7 +239,7 @@ def test_renewal_extends_the_session_and_announces_again() -> None:
 
 def test_renewal_with_an_older_token_shortens_nothing() -> None:
     session = session_in(State.OPEN)
-    reply = session.renewed("9", identity(expires_at=NOW + 1))
+    reply = session.renewed("9", identity(expires_at=NOW + 1), NOW)
     assert reply == Reply(frames.Refreshed(id="9", expires_at="2027-01-15T08:10:00.000Z"))
     assert session.deadline == NOW + 540
 
@@ -248,7 +249,7 @@ def test_renewal_with_an_older_token_shortens_nothing() -> None:
 )
 def test_renewal_with_a_token_of_another_session_closes(changes: dict[str, Any]) -> None:
     session = session_in(State.OPEN)
-    action = session.renewed("9", identity(**changes))
+    action = session.renewed("9", identity(**changes), NOW)
     assert_closes(session, action, CloseCode.FORBIDDEN, "wrong_user")
 
 
@@ -273,7 +274,7 @@ def test_what_comes_too_fast_is_refused_then_closes() -> None:
         assert 0 < error.retry_after_ms <= 101
     drained = TokenBucket(RateLimit(0.001, 1), NOW)
     drained.take(NOW)
-    session.verified(ANN, drained)
+    session.verified(ANN, drained, NOW)
     assert error_of(receive(session, SEND, NOW + 2)).code == "rate_limited"
     action = receive(session, SEND, NOW + 4)
     assert_closes(session, action, CloseCode.POLICY_VIOLATION, "flood")
