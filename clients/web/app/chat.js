@@ -1,0 +1,387 @@
+/** The page of somebody who is in: the list, one conversation, and what goes on between them. */
+
+import { avatar } from "./avatar.js";
+import { Composer } from "./composer.js";
+import { announce, h, icon, iconButton, onceAFrame } from "./dom.js";
+import { Model } from "./model.js";
+import { closeOnBackdrop, Settings } from "./settings.js";
+import { Sidebar } from "./sidebar.js";
+import { oneLine } from "./text.js";
+import { ThreadView } from "./thread-view.js";
+import * as time from "./time.js";
+
+const QUIET_MS = 1_500;
+
+export class Chat {
+  #duet;
+  #account;
+  #open = null;
+  #bannerTimer = null;
+
+  constructor(duet, account, { image_origins = [] }) {
+    this.#duet = duet;
+    this.#account = account;
+    this.model = new Model(duet, account);
+    this.#settings = new Settings(this.model, duet, account, image_origins);
+    this.#sidebar = new Sidebar(this.model, duet, account, {
+      open: (conversation, seq) => this.#go(conversation, seq),
+      href: (conversation) => hrefOf(conversation),
+      openSettings: () => this.#settings.open(),
+    });
+    this.#thread = new ThreadView(this.model, {
+      openMenu: (row, message, button) => this.#openMenu(row, message, button),
+      retry: (entry) => duet.retry(entry.id),
+      discard: (entry) => duet.discard(entry.id),
+    });
+    this.#composer = new Composer({
+      send: (conversation, text) => this.#send(conversation, text),
+      edit: (message, text) => duet.edit(message, text).catch((error) => this.#sayFailed(error)),
+      typing: ({ peerId }, active) => duet.typing(peerId, active),
+      editLast: () => {
+        const last = this.#thread.lastOwn();
+        if (last) this.#composer.edit(last);
+      },
+    });
+    this.#build();
+    this.#listen();
+  }
+
+  #settings;
+  #sidebar;
+  #thread;
+  #composer;
+  #head;
+  #foot;
+  #banner;
+  #pane;
+  #empty;
+  #menu;
+  #menuFor = null;
+  #person;
+  #toast;
+
+  /** Show what the address says, once who is who is known. */
+  async start() {
+    this.model.loadOwn().catch(() => {});
+    await this.#route();
+  }
+
+  #build() {
+    this.#banner = h("div", { class: "banner", role: "status", hidden: true });
+    this.#head = h("header", { class: "thread-head" });
+    this.#foot = h("div", { class: "thread-foot" });
+    this.#menu = h("div", { class: "menu", popover: "auto", role: "menu", id: "message-menu", onkeydown: moveInMenu });
+    this.#person = h("dialog", { class: "person", aria: { labelledby: "person-name" }, onclick: closeOnBackdrop });
+    this.#toast = h("div", { class: "toast", role: "status", hidden: true });
+    this.#pane = h(
+      "section",
+      { class: "thread", hidden: true, aria: { label: "Conversation" } },
+      this.#head,
+      h("div", { class: "thread-body" }, this.#thread.element, this.#thread.jumpButton),
+      this.#foot,
+    );
+    this.#empty = h(
+      "section",
+      { class: "no-thread" },
+      h("div", { class: "empty-art", aria: { hidden: "true" } }, h("i"), h("i")),
+      h("h2", {}, "Pick up where you left off"),
+      h("p", {}, "Choose a conversation, or find somebody by their username."),
+      h("button", { type: "button", class: "button primary", onclick: () => this.#sidebar.startSearch() }, "Find somebody"),
+    );
+    this.element = h(
+      "div",
+      { class: "chat" },
+      this.#sidebar.element,
+      h("main", { class: "pane" }, this.#banner, this.#pane, this.#empty),
+      this.#settings.element,
+      this.#person,
+      this.#menu,
+      this.#toast,
+    );
+  }
+
+  #listen() {
+    const { model } = this;
+    this.updateHead = onceAFrame(() => this.#showHead());
+    model.addEventListener("person", ({ detail }) => detail === this.#open && this.updateHead());
+    model.addEventListener("reset", () => this.#thread.reload().catch(() => {}));
+    model.addEventListener("list", () => this.#open === null && location.hash.length > 2 && this.#routeAgain());
+    model.addEventListener("message", ({ detail: { conversation, message } }) => {
+      const where = conversation === this.#open ? "" : `${conversation.name}: `;
+      announce(`${where}${oneLine(message.text)}`);
+    });
+    this.#duet.on("state", (detail) => this.#stateChanged(detail));
+    addEventListener("hashchange", () => this.#route());
+    addEventListener("keydown", (event) => {
+      if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "k") {
+        event.preventDefault();
+        this.#sidebar.startSearch();
+      } else if (event.key === "Escape" && !event.defaultPrevented && !document.querySelector("dialog[open]")) {
+        if (document.activeElement?.closest?.(".thread-body")) this.#composer.focus();
+      }
+    });
+  }
+
+  /* ---- Where one is ---- */
+
+  #routeAgain = onceAFrame(() => this.#open === null && this.#route());
+
+  #go(conversation, seq) {
+    const hash = hrefOf(conversation);
+    this.#wantedSeq = seq ?? null;
+    if (location.hash === hash) this.#route();
+    else location.hash = hash;
+  }
+
+  #wantedSeq = null;
+
+  async #route() {
+    const wanted = decodeURIComponent(location.hash.replace(/^#\/?/, ""));
+    if (wanted === "") return this.#show(null);
+    const seq = this.#wantedSeq;
+    this.#wantedSeq = null;
+    let conversation = wanted.startsWith("id/")
+      ? this.model.conversations.get(wanted.slice(3))
+      : this.model.byUsername(wanted);
+    if (!conversation && !wanted.startsWith("id/") && this.#account.session) {
+      try {
+        const user = await this.#account.user(wanted);
+        if (user.id !== this.#account.session?.user.id) conversation = this.model.withUser(user);
+      } catch (error) {
+        if (error.code === "user_not_found") location.hash = "";
+        return;
+      }
+    }
+    await this.#show(conversation ?? null, seq);
+  }
+
+  async #show(conversation, seq = null) {
+    document.body.dataset.pane = conversation ? "thread" : "list";
+    const isSame = conversation === this.#open;
+    this.#open = conversation;
+    this.#sidebar.openId = conversation?.peerId ?? null;
+    this.#pane.hidden = conversation === null;
+    this.#empty.hidden = conversation !== null;
+    if (conversation === null) return this.#thread.close();
+    this.#showHead();
+    this.#composer.open(conversation);
+    if (!matchMedia("(pointer: coarse)").matches && seq === null) this.#composer.focus();
+    if (isSame && seq === null) return;
+    try {
+      await this.#thread.open(conversation, seq);
+    } catch (error) {
+      if (!error.retryable) throw error; // the next connection loads it
+    }
+    this.model.loadProfile(conversation).catch(() => {});
+  }
+
+  #showHead() {
+    const conversation = this.#open;
+    if (!conversation) return;
+    const status = conversation.isTyping
+      ? "typing…"
+      : conversation.isGone
+        ? "This account was deleted"
+        : conversation.online
+          ? "online"
+          : conversation.profile?.status_text ||
+            (conversation.lastSeen ? `last here ${time.ago(conversation.lastSeen)}` : conversation.username ? `@${conversation.username}` : "");
+    const heading = h("h2", { class: "name", dir: "auto" }, conversation.name);
+    const line = h("p", { class: conversation.isTyping ? "status is-typing" : conversation.online ? "status is-online" : "status", dir: "auto" }, status);
+    if (this.#head.dataset.peer === conversation.peerId && this.#head.childElementCount > 0) {
+      this.#head.querySelector(".person-button").replaceChildren(avatar(conversation.face), h("span", { class: "person-text" }, heading, line));
+    } else {
+      this.#head.dataset.peer = conversation.peerId;
+      this.#head.replaceChildren(
+        iconButton("back", "Back to the list", () => (location.hash = ""), { class: "back" }),
+        h(
+          "button",
+          { type: "button", class: "person-button", title: "About this person", onclick: () => this.#openPerson() },
+          avatar(conversation.face),
+          h("span", { class: "person-text" }, heading, line),
+        ),
+        iconButton("search", "Search in this conversation", () => {
+          if (matchMedia("(max-width: 760px)").matches) document.body.dataset.pane = "list";
+          this.#sidebar.startSearch(this.#open);
+        }),
+      );
+    }
+    this.#showFoot();
+    this.#composer.rename();
+  }
+
+  #showFoot() {
+    const conversation = this.#open;
+    const kind = conversation.isGone ? "gone" : this.model.blocked.has(conversation.peerId) ? "blocked" : "open";
+    if (this.#foot.dataset.kind === kind) return;
+    this.#foot.dataset.kind = kind;
+    if (kind === "open") this.#foot.replaceChildren(this.#composer.element);
+    else if (kind === "gone") this.#foot.replaceChildren(h("p", { class: "closed" }, "This account was deleted. What you wrote stays here."));
+    else {
+      this.#foot.replaceChildren(
+        h("p", { class: "closed" }, "You block this person.", h("button", { type: "button", class: "link", onclick: () => this.#setBlocked(false) }, "Unblock")),
+      );
+    }
+  }
+
+  /* ---- What one does ---- */
+
+  #send(conversation, text) {
+    this.#duet.typing(conversation.peerId, false);
+    this.#duet.send(conversation.peerId, text).catch(() => {}); // the row shows why not
+    this.#thread.showEnd().catch(() => {});
+  }
+
+  async #setBlocked(isBlocked) {
+    try {
+      await this.model.setBlocked(this.#open, isBlocked);
+      if (this.#person.open) this.#openPerson();
+    } catch (error) {
+      this.#sayFailed(error);
+    }
+  }
+
+  #openPerson() {
+    const conversation = this.#open;
+    const { profile } = conversation;
+    const isBlocked = this.model.blocked.has(conversation.peerId);
+    const seen = conversation.online ? "Online now" : conversation.lastSeen ? `Last here ${time.ago(conversation.lastSeen)}` : null;
+    this.#person.replaceChildren(
+      iconButton("close", "Close", () => this.#person.close(), { class: "person-close" }),
+      avatar(conversation.face, "huge"),
+      h("h2", { id: "person-name", dir: "auto" }, conversation.name),
+      conversation.username && h("p", { class: "hint" }, `@${conversation.username}`),
+      profile?.status_text && h("p", { class: "person-status", dir: "auto" }, profile.status_text),
+      profile?.bio && h("p", { class: "person-bio", dir: "auto" }, profile.bio),
+      seen && h("p", { class: "hint" }, seen),
+      !conversation.isGone &&
+        h(
+          "button",
+          { type: "button", class: `button ${isBlocked ? "quiet" : "danger"}`, onclick: () => this.#setBlocked(!isBlocked) },
+          isBlocked ? "Unblock" : "Block",
+        ),
+    );
+    for (const empty of [...this.#person.childNodes]) if (empty.nodeType === Node.TEXT_NODE) empty.remove();
+    if (!this.#person.open) this.#person.showModal();
+  }
+
+  #openMenu(row, message, button) {
+    const mine = message.from === this.model.me?.id;
+    const items = [
+      ["Copy text", () => navigator.clipboard?.writeText(message.text)],
+      mine && ["Edit", () => this.#composer.edit(message)],
+      mine && ["Details", () => this.#showTrace(message)],
+      mine && ["Delete for both", () => this.#duet.delete(message).catch((error) => this.#sayFailed(error)), "danger"],
+    ].filter(Boolean);
+    this.#menuFor?.classList.remove("has-menu");
+    this.#menuFor = row;
+    row.classList.add("has-menu");
+    this.#menu.replaceChildren(
+      ...items.map(([label, action, kind]) =>
+        h(
+          "button",
+          {
+            type: "button",
+            role: "menuitem",
+            class: kind ?? "",
+            onclick: () => {
+              this.#menu.hidePopover();
+              action();
+            },
+          },
+          label,
+        ),
+      ),
+    );
+    this.#menu.showPopover();
+    const at = button.getBoundingClientRect();
+    const box = this.#menu.getBoundingClientRect();
+    const left = mine ? at.right - box.width : at.left;
+    const top = at.bottom + 4 + box.height > innerHeight ? at.top - box.height - 4 : at.bottom + 4;
+    this.#menu.style.left = `${Math.max(8, Math.min(left, innerWidth - box.width - 8))}px`;
+    this.#menu.style.top = `${Math.max(8, top)}px`;
+    this.#menu.querySelector("button").focus();
+    this.#menu.ontoggle = (event) => {
+      if (event.newState !== "closed") return;
+      row.classList.remove("has-menu");
+      if (document.activeElement === document.body) row.focus({ preventScroll: true });
+    };
+  }
+
+  async #showTrace(message) {
+    try {
+      const trace = await this.#duet.trace(message);
+      const line = (label, at, more = "") => h("div", {}, h("dt", {}, label), h("dd", {}, at ? time.exact(at) + more : "not yet"));
+      const count = trace.delivered_to_connections ?? 0;
+      this.#person.replaceChildren(
+        iconButton("close", "Close", () => this.#person.close(), { class: "person-close" }),
+        h("h2", { id: "person-name" }, "Message details"),
+        h(
+          "dl",
+          { class: "trace" },
+          line("Stored", trace.stored_at),
+          line("Delivered", trace.delivered_at, count > 1 ? ` to ${count} devices` : ""),
+          line("Received", trace.received_at),
+          line("Read", trace.read_at),
+        ),
+      );
+      this.#person.showModal();
+    } catch (error) {
+      this.#sayFailed(error);
+    }
+  }
+
+  #sayFailed(error) {
+    if (error.code === "signed_out") return;
+    this.#toast.textContent = error.message;
+    this.#toast.hidden = false;
+    clearTimeout(this.#toast.timer);
+    this.#toast.timer = setTimeout(() => (this.#toast.hidden = true), 6_000);
+  }
+
+  /* ---- The connection ---- */
+
+  #stateChanged({ state, reason }) {
+    clearTimeout(this.#bannerTimer);
+    if (state === "open") this.#showBanner(null);
+    else if (state === "ended") this.#showEnded(reason);
+    else if (this.#banner.hidden) {
+      this.#bannerTimer = setTimeout(() => this.#showOffline(), QUIET_MS);
+    }
+  }
+
+  #showOffline() {
+    this.#showBanner(
+      [h("span", {}, h("strong", {}, "Reconnecting. "), "What you write is kept and sent when you are back.")],
+      ["Try now", () => this.#duet.reconnect()],
+    );
+  }
+
+  #showEnded(reason) {
+    if (reason === "signed_out" || reason === "refused" || reason === "stopped") return;
+    const text =
+      reason === "evicted"
+        ? "Duet is open in many places, so this one was closed."
+        : "Something about this connection is wrong.";
+    this.#showBanner([h("span", {}, text)], ["Use Duet here", () => this.#duet.reconnect()]);
+  }
+
+  #showBanner(content, action) {
+    this.#banner.hidden = content === null;
+    if (content === null) return this.#banner.replaceChildren();
+    this.#banner.replaceChildren(icon("clock"), ...content, h("button", { type: "button", class: "link", onclick: action[1] }, action[0]));
+  }
+}
+
+function hrefOf(conversation) {
+  return `#/${conversation.username && !conversation.isGone ? encodeURIComponent(conversation.username) : `id/${conversation.peerId}`}`;
+}
+
+function moveInMenu(event) {
+  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+  if (!step) return;
+  const items = [...event.currentTarget.querySelectorAll("button")];
+  event.preventDefault();
+  items.at((items.indexOf(document.activeElement) + step) % items.length).focus();
+}
+

@@ -1,0 +1,83 @@
+/** Where the page begins: who is here, then the conversations. */
+
+import { Account, browserStore, Duet, memoryStore } from "../duet.js";
+import { letIn } from "./auth.js";
+import { allowImages } from "./avatar.js";
+import { Chat } from "./chat.js";
+
+const root = document.getElementById("app");
+
+/** The browser's database, or memory where it is switched off. */
+async function openStore() {
+  const store = browserStore();
+  try {
+    await store.get("session");
+    return store;
+  } catch {
+    return memoryStore();
+  }
+}
+
+async function configuration() {
+  for (let delayMs = 500; ; delayMs = Math.min(8_000, delayMs * 2)) {
+    try {
+      const answer = await fetch("client-config.json");
+      if (answer.ok) return await answer.json();
+    } catch {
+      // asked again below
+    }
+    await new Promise((resolve) => setTimeout(resolve, delayMs));
+  }
+}
+
+async function main() {
+  const [config, store] = await Promise.all([configuration(), openStore()]);
+  allowImages(config.image_origins);
+  const account = new Account({ url: location.origin, store });
+  await account.load();
+  let reason;
+  for (;;) {
+    if (!account.session) {
+      await Promise.race([letIn(root, account, { reason }), comesIn(account)]);
+    }
+    reason = await converse(account, config);
+  }
+}
+
+/** Another tab has logged in. */
+function comesIn(account) {
+  return new Promise((resolve) => {
+    const off = account.on("session", (session) => {
+      if (session === null) return;
+      off();
+      resolve();
+    });
+  });
+}
+
+/** Show the conversations until the session ends. Resolves with why it did. */
+async function converse(account, config) {
+  const { user } = account.session;
+  const duet = new Duet({ url: config.gateway_url, account });
+  const ended = new Promise((resolve) => {
+    duet.on("state", ({ state, reason }) => {
+      if (state === "ended" && (reason === "signed_out" || reason === "refused")) resolve(reason);
+    });
+  });
+  account.on("session", (session) => {
+    if (session && session.user.id !== user.id) location.reload();
+  });
+  const chat = new Chat(duet, account, config);
+  root.replaceChildren(chat.element);
+  await duet.start();
+  chat.start();
+  const reason = await ended;
+  if (account.session) await account.forget();
+  await duet.stop();
+  location.hash = "";
+  delete document.body.dataset.pane;
+  document.title = "Duet";
+  return reason;
+}
+
+main();

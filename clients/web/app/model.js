@@ -1,0 +1,444 @@
+/** Everything the page knows of people and conversations, kept true by the client's events. */
+
+import { Thread } from "./thread.js";
+
+const PAGE = 60;
+const OLDER_PAGE = 100;
+const LIST_PAGE = 50;
+const TYPING_MS = 6_000;
+const PROFILES_AT_ONCE = 4;
+
+/** One conversation, and what is known of the person at its other end. */
+export class Conversation {
+  constructor(peerId) {
+    this.peerId = peerId;
+    this.id = null;
+    this.username = null;
+    this.profile = null;
+    this.isGone = false;
+    this.online = false;
+    this.lastSeen = null;
+    this.last = null;
+    this.unread = 0;
+    this.read = 0;
+    this.peerReceived = 0;
+    this.peerRead = 0;
+    this.typingTimer = null;
+    this.thread = new Thread();
+    this.draft = "";
+  }
+
+  get name() {
+    if (this.isGone) return "Deleted user";
+    return this.profile?.display_name || this.username || "…";
+  }
+
+  get isTyping() {
+    return this.typingTimer !== null;
+  }
+
+  get face() {
+    return {
+      name: this.name,
+      key: this.peerId,
+      avatarUrl: this.isGone ? null : this.profile?.avatar_url,
+      online: this.online,
+    };
+  }
+}
+
+/**
+ * Events (DOM events on this object): `list`, `thread` and `person` (`detail` is the conversation),
+ * `message` (`detail`: `{conversation, message}`: somebody else's, just now), `reset`, `own`.
+ */
+export class Model extends EventTarget {
+  #duet;
+  #account;
+  #byConversation = new Map();
+  #profiles = new Map();
+  #wantedProfiles = [];
+  #loadingProfiles = 0;
+  #next = null;
+  #refreshing = null;
+
+  constructor(duet, account) {
+    super();
+    this.#duet = duet;
+    this.#account = account;
+    this.me = null;
+    this.etag = null;
+    this.blocked = new Set();
+    this.conversations = new Map();
+    this.isListed = false;
+    this.#listen();
+  }
+
+  get hasMore() {
+    return this.#next !== null;
+  }
+
+  get unread() {
+    let sum = 0;
+    for (const conversation of this.conversations.values()) sum += conversation.unread;
+    return sum;
+  }
+
+  /** Conversations that have anything to show, the latest first. */
+  listed() {
+    const latest = (one) =>
+      Math.max(one.last ? Date.parse(one.last.sent_at) : 0, this.pending(one).at(-1)?.created_at ?? 0);
+    return [...this.conversations.values()]
+      .map((conversation) => ({ conversation, at: latest(conversation) }))
+      .filter(({ at }) => at > 0)
+      .sort((one, other) => other.at - one.at)
+      .map(({ conversation }) => conversation);
+  }
+
+  /** Texts on their way to somebody, and those that failed. */
+  pending({ peerId }) {
+    return this.#duet.outbox(peerId).filter((entry) => entry.kind === "send");
+  }
+
+  /** How far an own message has come. */
+  progress(conversation, message) {
+    if (conversation.peerRead >= message.seq) return "read";
+    if (conversation.peerReceived >= message.seq) return "delivered";
+    return "sent";
+  }
+
+  async loadOwn() {
+    const { profile, etag } = await this.#account.me();
+    this.takeOwn(profile, etag);
+    return profile;
+  }
+
+  takeOwn(profile, etag) {
+    this.me = profile;
+    this.etag = etag;
+    this.#emit("own");
+  }
+
+  /** The conversation with somebody, new if need be. `user` is a public profile. */
+  withUser(user) {
+    const conversation = this.#of(user.id);
+    conversation.username = user.username;
+    this.#takeProfile(user);
+    return conversation;
+  }
+
+  byUsername(username) {
+    const wanted = username.toLowerCase();
+    return [...this.conversations.values()].find((one) => one.username?.toLowerCase() === wanted);
+  }
+
+  /** Read the newest page of the list again: names, marks, presence and counts are then right. */
+  refresh() {
+    this.#refreshing ??= this.#loadList(null).finally(() => (this.#refreshing = null));
+    return this.#refreshing;
+  }
+
+  async loadMoreConversations() {
+    if (this.#next !== null) await this.#loadList(this.#next);
+  }
+
+  /** Load the end of a conversation, unless it is there. */
+  async loadEnd(conversation, { anew = false } = {}) {
+    const { thread } = conversation;
+    if (thread.isLoaded && thread.atEnd && !anew) return;
+    const page = await this.#duet.history(conversation.peerId, { limit: PAGE });
+    thread.replace(page.messages, { hasOlder: page.more, atEnd: true });
+    this.#setConversationId(conversation, page.conversation);
+    this.#emit("thread", conversation);
+  }
+
+  /** Load the neighbourhood of one message. */
+  async loadAround(conversation, seq) {
+    const half = PAGE / 2;
+    const before = await this.#duet.history(conversation.peerId, { before: seq + 1, limit: half });
+    const after = await this.#duet.history(conversation.peerId, { after: seq, limit: half });
+    conversation.thread.replace([...before.messages, ...after.messages], {
+      hasOlder: before.more,
+      atEnd: !after.more,
+    });
+    this.#setConversationId(conversation, before.conversation);
+    this.#emit("thread", conversation);
+  }
+
+  async loadOlder(conversation) {
+    const { thread } = conversation;
+    await this.#once(thread, "loadingOlder", async () => {
+      const { lo } = thread;
+      const page = await this.#duet.history(conversation.peerId, { before: lo, limit: OLDER_PAGE });
+      if (thread.lo === lo) thread.prepend(page.messages, page.more);
+    });
+    this.#emit("thread", conversation);
+  }
+
+  async loadNewer(conversation) {
+    const { thread } = conversation;
+    await this.#once(thread, "loadingNewer", async () => {
+      const page = await this.#duet.history(conversation.peerId, { after: thread.hi, limit: OLDER_PAGE });
+      thread.append(page.messages, !page.more);
+    });
+    this.#emit("thread", conversation);
+  }
+
+  /** The person has seen everything up to `seq`. */
+  markRead(conversation, seq) {
+    if (!conversation.id || seq <= conversation.read) return;
+    conversation.read = seq;
+    this.#duet.markRead(conversation.id, seq);
+    this.#recount(conversation);
+  }
+
+  async loadBlocked() {
+    this.blocked = new Set(await this.#duet.blocks());
+    this.#emit("list");
+    for (const conversation of this.conversations.values()) this.#emit("person", conversation);
+  }
+
+  async setBlocked(conversation, isBlocked) {
+    await (isBlocked ? this.#duet.block(conversation.peerId) : this.#duet.unblock(conversation.peerId));
+    this.blocked[isBlocked ? "add" : "delete"](conversation.peerId);
+    this.#emit("person", conversation);
+  }
+
+  #emit(name, detail) {
+    this.dispatchEvent(new CustomEvent(name, { detail }));
+  }
+
+  async #once(owner, flag, work) {
+    if (owner[flag]) return;
+    owner[flag] = true;
+    try {
+      await work();
+    } finally {
+      owner[flag] = false;
+    }
+  }
+
+  #of(peerId) {
+    if (!this.conversations.has(peerId)) this.conversations.set(peerId, new Conversation(peerId));
+    return this.conversations.get(peerId);
+  }
+
+  #setConversationId(conversation, id) {
+    conversation.id = id;
+    this.#byConversation.set(id, conversation);
+  }
+
+  /* ---- What the client tells ---- */
+
+  #listen() {
+    const duet = this.#duet;
+    duet.on("live", ({ fresh }) => this.#live(fresh));
+    duet.on("message", (frame) => this.#message(frame));
+    duet.on("acked", ({ entry, ack }) => this.#acked(entry, ack));
+    for (const name of ["queued", "failed", "discarded"]) {
+      duet.on(name, ({ entry }) => entry.kind === "send" && this.#changedOutbox(entry.to));
+    }
+    duet.on("edited", ({ conversation, seq, text, revision, edited_at }) =>
+      this.#changed(conversation, seq, { text, revision, edited_at }));
+    duet.on("deleted", ({ conversation, seq, revision }) =>
+      this.#changed(conversation, seq, { text: "", revision, deleted: true }));
+    duet.on("erased", (frame) => this.#erased(frame));
+    duet.on("receipt", (frame) => this.#receipt(frame));
+    duet.on("typing", ({ from, active }) => this.#typing(this.#of(from), active));
+    duet.on("presence", ({ user, online, last_seen }) => {
+      const conversation = this.#of(user);
+      conversation.online = online;
+      conversation.lastSeen = last_seen ?? conversation.lastSeen;
+      if (!online) this.#typing(conversation, false);
+      this.#emit("list");
+      this.#emit("person", conversation);
+    });
+  }
+
+  async #live(fresh) {
+    if (fresh) {
+      for (const conversation of this.conversations.values()) conversation.thread = new Thread();
+    }
+    try {
+      await Promise.all([this.refresh(), this.loadBlocked()]);
+    } catch (error) {
+      if (!error.retryable) throw error; // the next connection asks again
+    }
+    if (fresh) this.#emit("reset");
+  }
+
+  async #loadList(after) {
+    const page = await this.#duet.conversations({ after: after ?? undefined, limit: LIST_PAGE });
+    for (const item of page.items) this.#takeItem(item);
+    if (after !== null || !this.isListed) this.#next = page.next ?? null;
+    this.isListed = true;
+    this.#emit("list");
+  }
+
+  #takeItem(item) {
+    const conversation = this.#of(item.peer.id);
+    this.#setConversationId(conversation, item.conversation);
+    conversation.username = item.peer.username ?? conversation.username;
+    conversation.isGone = item.peer.username === undefined && conversation.username === null;
+    conversation.online = item.peer.online ?? false;
+    conversation.lastSeen = item.peer.last_seen ?? null;
+    if (!conversation.last || item.last_message.seq >= conversation.last.seq) {
+      conversation.last = item.last_message;
+    }
+    conversation.read = Math.max(conversation.read, item.read);
+    conversation.unread = conversation.read > item.read ? conversation.unread : item.unread;
+    conversation.peerReceived = Math.max(conversation.peerReceived, item.peer_received);
+    conversation.peerRead = Math.max(conversation.peerRead, item.peer_read ?? 0);
+    if (item.last_message.seq > item.received && item.last_message.from === item.peer.id) {
+      this.#duet.markReceived(item.conversation, item.last_message.seq);
+    }
+    this.#wantProfile(conversation);
+    this.#emit("person", conversation);
+  }
+
+  #message(frame) {
+    const mine = frame.from === this.#duet.user.id;
+    const conversation = this.#of(mine ? frame.to : frame.from);
+    this.#setConversationId(conversation, frame.conversation);
+    conversation.thread.add(frame);
+    if (!conversation.last || frame.seq > conversation.last.seq) conversation.last = frame;
+    if (!mine) {
+      if (frame.seq > conversation.read) conversation.unread += 1;
+      this.#typing(conversation, false);
+      if (!frame.deleted) this.#emit("message", { conversation, message: frame });
+    }
+    if (conversation.username === null) this.refresh().catch(() => {});
+    this.#emit("thread", conversation);
+    this.#emit("list");
+  }
+
+  #acked(entry, ack) {
+    if (entry.kind !== "send") {
+      const change =
+        entry.kind === "edit"
+          ? { text: entry.text, edited_at: new Date().toISOString() }
+          : { text: "", deleted: true };
+      return this.#changed(ack.conversation, ack.seq, { ...change, revision: ack.revision ?? 0 });
+    }
+    const conversation = this.#of(entry.to);
+    this.#setConversationId(conversation, ack.conversation);
+    const message = {
+      conversation: ack.conversation,
+      seq: ack.seq,
+      from: this.#duet.user.id,
+      to: entry.to,
+      text: entry.text,
+      sent_at: ack.sent_at,
+      id: entry.id,
+    };
+    conversation.thread.add(message);
+    if (!conversation.last || message.seq > conversation.last.seq) conversation.last = message;
+    this.#emit("thread", conversation);
+    this.#emit("list");
+  }
+
+  #changedOutbox(peerId) {
+    const conversation = this.#of(peerId);
+    if (conversation.username === null) this.refresh().catch(() => {});
+    this.#emit("thread", conversation);
+    this.#emit("list");
+  }
+
+  #changed(conversationId, seq, change) {
+    const conversation = this.#byConversation.get(conversationId);
+    if (!conversation) return;
+    conversation.thread.change(seq, change);
+    const { last } = conversation;
+    if (last?.seq === seq && change.revision > (last.revision ?? 0)) {
+      conversation.last = { ...last, ...change };
+    }
+    this.#emit("thread", conversation);
+    this.#emit("list");
+  }
+
+  #erased({ conversation: id, user }) {
+    const conversation = this.#byConversation.get(id);
+    if (!conversation) return;
+    conversation.isGone = user === conversation.peerId;
+    conversation.thread.erase(user);
+    if (conversation.last?.from === user) {
+      conversation.last = { ...conversation.last, text: "", deleted: true };
+    }
+    this.#emit("thread", conversation);
+    this.#emit("person", conversation);
+    this.#emit("list");
+  }
+
+  #receipt({ conversation: id, user, received, read }) {
+    const conversation = this.#byConversation.get(id);
+    if (!conversation) return;
+    if (user === this.#duet.user.id) {
+      if (read > conversation.read) {
+        conversation.read = read;
+        this.#recount(conversation);
+      }
+      return;
+    }
+    conversation.peerReceived = Math.max(conversation.peerReceived, received);
+    conversation.peerRead = Math.max(conversation.peerRead, read ?? 0);
+    this.#emit("thread", conversation);
+    this.#emit("list");
+  }
+
+  #recount(conversation) {
+    const { thread, read, last } = conversation;
+    const loaded = thread.countAfter(read, conversation.peerId);
+    if (loaded !== null) conversation.unread = loaded;
+    else if (!last || read >= last.seq) conversation.unread = 0;
+    else this.refresh().catch(() => {});
+    this.#emit("list");
+  }
+
+  #typing(conversation, active) {
+    clearTimeout(conversation.typingTimer);
+    const was = conversation.isTyping;
+    conversation.typingTimer = active
+      ? setTimeout(() => this.#typing(conversation, false), TYPING_MS)
+      : null;
+    if (was === active) return;
+    this.#emit("person", conversation);
+    this.#emit("list");
+  }
+
+  /* ---- Public profiles: asked for one by one, a few at once ---- */
+
+  #wantProfile(conversation) {
+    const { username } = conversation;
+    if (!username || this.#profiles.has(username)) return;
+    this.#profiles.set(username, null);
+    this.#wantedProfiles.push(username);
+    this.#loadProfiles();
+  }
+
+  /** Read somebody's public profile again. */
+  async loadProfile(conversation) {
+    if (conversation.username) this.#takeProfile(await this.#account.user(conversation.username));
+  }
+
+  async #loadProfiles() {
+    if (this.#loadingProfiles >= PROFILES_AT_ONCE) return;
+    const username = this.#wantedProfiles.shift();
+    if (username === undefined) return;
+    this.#loadingProfiles += 1;
+    try {
+      this.#takeProfile(await this.#account.user(username));
+    } catch {
+      this.#profiles.delete(username); // asked again with the next list
+    }
+    this.#loadingProfiles -= 1;
+    this.#loadProfiles();
+  }
+
+  #takeProfile(user) {
+    this.#profiles.set(user.username, user);
+    const conversation = this.#of(user.id);
+    conversation.profile = user;
+    conversation.username = user.username;
+    this.#emit("person", conversation);
+    this.#emit("list");
+  }
+}
