@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -181,5 +182,5 @@ class GroupCommitMachine(RuleBasedStateMachine):
             shutil.rmtree(self._directory)
 
 
-TestGroupCommit = GroupCommitMachine.TestCase
+TestGroupCommit = pytest.mark.timeout(400)(GroupCommitMachine.TestCase)  # when it must shrink
 TestGroupCommit.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
