@@ -214,6 +214,8 @@ async def tail(home: Home, who: str | None, new: bool, count: int | None, as_jso
         async for event in me.events():
             if isinstance(event, duet_client.ConnectionLost):
                 say_note(f"no connection: {event.reason}")
+            elif isinstance(event, duet_client.ConnectionRestored):
+                say_note(f"listening as {me.username}")
             if not isinstance(event, NewMessage):
                 continue
             if peer is not None and peer not in (event.sender, event.recipient):
