@@ -31,6 +31,7 @@ def connects(on: Stage, options: Options, record: Record) -> None:
                 tokens=tokens,
                 connections=count,
             )
+            on.wait_for_quiet()
             result = tool.run("bench.connects", plan, ConnectsResult)
             record.connects.setdefault(server, []).append(result)
         rate, idle = record.connects[server][0], record.connects[server][-1]
@@ -88,6 +89,7 @@ def profile(on: Stage, options: Options, record: Record) -> None:
             measured_s=options.measured_s,
             expected='"refresh_token"' if path == "/v1/token" else '"active":true',
         )
+        on.wait_for_quiet()
         result = tool.run("bench.http_load", plan, HttpResult)
         record.profile[name] = [result]
         record.rows.append(

@@ -93,7 +93,7 @@ class Stage:
         )
         tries: list[LoadResult] = []
         for _ in range(_TRIES):
-            self._wait_for_quiet()
+            self.wait_for_quiet()
             result = tool.run("bench.load", plan, LoadResult)
             if result.lost:
                 raise RuntimeError(f"{server}: {result.lost} of {result.sent} messages were lost")
@@ -105,7 +105,7 @@ class Stage:
         self._kept.append(best)
         return best
 
-    def _wait_for_quiet(self) -> None:
+    def wait_for_quiet(self) -> None:
         """Let others finish what they do now, as long as patience lasts."""
         while self._patience_s > 0:
             meter = proc.CpuMeter(self.duet.gateway_pid)
