@@ -92,7 +92,7 @@ class Presence:
     def reconsider(self, *user_ids: UserId) -> None:
         """What these users share, or with whom, has changed: tell who may see more, or less."""
         for user_id in user_ids:
-            if user_id in self._online:
+            if user_id in self._connections or user_id in self._online:
                 self._jobs.put_nowait(functools.partial(self._update, user_id))
 
     def typing(self, user_id: UserId, to: UserId, active: bool) -> None:

@@ -185,6 +185,36 @@ async def test_first_message_introduces_two_people_to_each_other(scene: Scene) -
     assert presence_frames(cid) == [(ANN, True)]
 
 
+async def test_first_message_during_the_arrival_introduces_as_well(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The peers were looked up just before the message was stored."""
+    ann = await scene.come(ANN)
+    look_up = scene.stores.people.peers
+    looked_up, stored = asyncio.Event(), asyncio.Event()
+
+    async def peers(user_id: UserId, limit: int) -> list[UserId]:
+        found = await look_up(user_id, limit)
+        if not stored.is_set():
+            looked_up.set()
+            await stored.wait()
+        return found
+
+    monkeypatch.setattr(scene.stores.people, "peers", peers)
+    seat = Seat(CID)
+    scene.connections.add(seat)
+    scene.presence.joined(CID)
+    scene.presence.greet(seat)
+    await looked_up.wait()
+    (outcome,) = await scene.stores.messages.append_batch([Draft(CID, ANN, "1", "hi")], 1)
+    assert isinstance(outcome, Appended)
+    scene.bus.publish([Published(outcome.event, None)])
+    stored.set()
+    await scene.settled()
+    assert presence_frames(ann) == [(CID, True)]
+    assert presence_frames(seat) == [(ANN, True)]
+
+
 async def test_hidden_presence_is_seen_by_nobody_and_sees_others(scene: Scene) -> None:
     await scene.stores.people.set_preferences(BOB, Preferences(shares_presence=False))
     ann, bob = await scene.come(ANN), await scene.come(BOB)
