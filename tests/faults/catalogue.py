@@ -1,6 +1,15 @@
 """Every fault that is tried, by the name that `--only` takes."""
 
-from tests.faults import crashes, malformed, outages, pressure, sessions, stopping, surges
+from tests.faults import (
+    conformance,
+    crashes,
+    malformed,
+    outages,
+    pressure,
+    sessions,
+    stopping,
+    surges,
+)
 from tests.faults.figures import Fault
 
 __all__ = ["FAULTS"]
@@ -24,4 +33,6 @@ FAULTS: dict[str, Fault] = {
     "reconnect-storm": surges.reconnect_storm,
     "sigterm-stuck": stopping.stopped_while_stuck,
     "operations": stopping.operations_under_load,
+    "autobahn": conformance.autobahn,
+    "schemathesis": conformance.schemathesis,
 }

@@ -37,8 +37,8 @@ connection.execute("ROLLBACK")
 async def profile_service_down(plan: Plan) -> list[Figure]:
     """Killed, or frozen so that it takes connections and answers nothing."""
     return [
-        await _profile_service_down(plan, "killed", plan.of(3, 60)),
-        await _profile_service_down(plan, "frozen", plan.of(4, 10)),
+        await _profile_service_down(plan, "killed", plan.of(2, 60)),
+        await _profile_service_down(plan, "frozen", plan.of(2, 10)),
     ]
 
 

