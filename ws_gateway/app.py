@@ -39,6 +39,8 @@ from ws_gateway.settings import Settings
 __all__ = ["Gateway", "run", "serving"]
 
 _TIDY_UP_INTERVAL_S = 1.0
+_BYTES_PER_REQUEST = 2048
+"""More than requests take on average: whoever keeps to the limit on requests never meets this."""
 
 _log = structlog.get_logger(__name__)
 
@@ -279,6 +281,9 @@ def _server_limits(settings: Settings) -> ServerLimits:
         close_timeout_s=settings.close_timeout_s,
         outbox=OutboxLimits(settings.outbox_max_bytes, settings.outbox_grace_s),
     )
+        received_bytes=RateLimit(
+            settings.requests_per_s * _BYTES_PER_REQUEST, settings.max_frame_bytes
+        ),
 
 
 async def _say_what_to_do_next(gateway: Gateway, settings: Settings) -> None:

@@ -21,6 +21,7 @@ from ws_gateway.delivery.outbox import Backlog, OutboxLimits
 from ws_gateway.metrics import CONTENT_TYPE
 from ws_gateway.protocol import frames
 from ws_gateway.protocol.errors import CloseCode
+from ws_gateway.protocol.rate_limit import RateLimit
 from ws_gateway.services import ConnectionServices
 from ws_gateway.websocket import GatewayWebSocket
 
@@ -45,6 +46,8 @@ class ServerLimits(msgspec.Struct, frozen=True, kw_only=True):
     ping_timeout_s: float
     close_timeout_s: float
     outbox: OutboxLimits
+    received_bytes: RateLimit
+    """What is taken from one client."""
 
 
 class GatewayServer:
@@ -81,6 +84,7 @@ class GatewayServer:
             pass
 
         WebSocket.limits, WebSocket.backlog = limits.outbox, Backlog()
+        WebSocket.received_bytes = limits.received_bytes
         self._server = await serve(
             cast("Callable[[ServerConnection], Awaitable[None]]", self._handle),
             host,

@@ -23,14 +23,16 @@ from websockets.protocol import OPEN
 
 from ws_gateway.delivery.outbox import Backlog, Outbox, OutboxLimits
 from ws_gateway.protocol.errors import CloseCode
+from ws_gateway.protocol.rate_limit import RateLimit
 
 __all__ = ["GatewayWebSocket", "Pause"]
 
 _MAX_REASON_BYTES = 123  # a control frame's 125 less the code, RFC 6455 section 5.5
 
 
-_RECEIVE_BUFFER_BYTES = 32_768
-_SEND_BUFFER_BYTES = 131_072
+_LONGEST_WAIT_S = 1.0
+_RECEIVE_BUFFER_BYTES = 8192
+_SEND_BUFFER_BYTES = 32_768
 """Linux doubles both. Its own choice grows to megabytes for a client that reads nothing, and one
 turn of the event loop would take in thousands of a flood's frames."""
 
@@ -44,6 +46,8 @@ class Pause(enum.Enum):
     """Too many of its requests wait for an answer."""
     TOO_FAST = enum.auto()
     """It was told to slow down."""
+    TOO_MUCH = enum.auto()
+    """It sends more bytes than the limits on requests have room for."""
 
 
 class GatewayWebSocket(ServerConnection):
@@ -52,6 +56,9 @@ class GatewayWebSocket(ServerConnection):
     limits: OutboxLimits = OutboxLimits()
     backlog: Backlog | None = None
     """Shared by all connections of a server."""
+    received_bytes: RateLimit = RateLimit(1e9, 1_000_000_000)
+    """What is taken from a client before it has to wait. Pings cost as much as requests, and only
+    their bytes can be counted before the library answers them."""
     authorization: str | None = None
     """The handshake's `Authorization` header, taken out of the request so that no log shows it."""
     resume: str | None = None
@@ -65,6 +72,8 @@ class GatewayWebSocket(ServerConnection):
         _bound_kernel_buffers(self.transport)
         self.outbox = Outbox(self.transport, self.limits, self.loop, self._note_abort, self.backlog)
         self._reading_paused: set[Pause] = set()
+        self._allowance = float(self.received_bytes.burst)
+        self._charged_at = self.loop.time()
         self.aborted_slow = False
         self._closing_deadline: asyncio.TimerHandle | None = None
 
@@ -72,6 +81,7 @@ class GatewayWebSocket(ServerConnection):
         """Take bytes. When they end the connection, the client may not keep it half open:
         `recv` waits for the end without a deadline of its own."""
         super().data_received(data)
+        self._charge(len(data))
         if self.protocol.close_expected():
             self._limit_closing()
 
@@ -157,6 +167,17 @@ class GatewayWebSocket(ServerConnection):
         """Return the close codes (received, sent); nothing for a side that said none."""
         received, sent = self.protocol.close_rcvd, self.protocol.close_sent
         return (received.code if received else None, sent.code if sent else None)
+
+    def _charge(self, size: int) -> None:
+        """Count what was received; whoever has no allowance left waits until there is some."""
+        limit, now = self.received_bytes, self.loop.time()
+        gained = (now - self._charged_at) * limit.per_s
+        self._allowance = min(float(limit.burst), self._allowance + gained) - size
+        self._charged_at = now
+        if self._allowance < 0 and Pause.TOO_MUCH not in self._reading_paused:
+            self.pause_reading(Pause.TOO_MUCH)
+            wait_s = min(_LONGEST_WAIT_S, -self._allowance / limit.per_s)
+            self.loop.call_later(wait_s, self.resume_reading, Pause.TOO_MUCH)
 
     def _limit_closing(self) -> None:
         """Give the client so long to end the connection, then end it here."""

@@ -41,6 +41,7 @@ def _options() -> argparse.Namespace:
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--short", dest="long", action="store_false", help="few tries (the default)")
     size.add_argument("--long", dest="long", action="store_true", help="the counts of the table")
+    parser.set_defaults(long=False)
     parser.add_argument("--only", action="append", choices=list(FAULTS), metavar="NAME")
     parser.add_argument("--directory", type=Path, help="where databases are made; on a disk")
     return parser.parse_args()

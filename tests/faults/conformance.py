@@ -20,6 +20,7 @@ from tests.faults.processes import running_duet
 from tests.support.profile_service import SERVICE_SECRET
 from ws_gateway.delivery.outbox import OutboxLimits
 from ws_gateway.protocol.errors import CloseCode
+from ws_gateway.protocol.rate_limit import RateLimit
 from ws_gateway.protocol.wire import text_frame
 from ws_gateway.server import GatewayServer, ServerLimits
 from ws_gateway.services import ConnectionServices
@@ -148,6 +149,7 @@ _LIMITS = ServerLimits(
     ping_timeout_s=15,
     close_timeout_s=5,
     outbox=OutboxLimits(),
+    received_bytes=RateLimit(1e9, 1_000_000_000),
 )
 
 

@@ -123,12 +123,12 @@ async def _flood(plan: Plan, kind: str, burst: bytes, count: int) -> Figure:
     settings = {} if plan.long else {"DUET_CLOSE_TIMEOUT_S": "1", "DUET_OUTBOX_GRACE_S": "1"}
     async with running_duet(plan.directory / f"{kind}-flood", **settings) as duet:
         people = await duet.sign_up_many(count)
-        async with _bystanders(duet, pause_s=0.2) as load, contextlib.AsyncExitStack() as stack:
+        async with _bystanders(duet, pause_s=0.12) as load, contextlib.AsyncExitStack() as stack:
             flooders = [
                 await stack.enter_async_context(deaf(duet.url, person)) for person in people
             ]
             await lasting(0.5)
-            before = await _p99_ms(load, plan.of(1, 8))
+            before = await _p99_ms(load, plan.of(1, 10))
             await stack.enter_async_context(_pouring(flooders, burst))
             cost = await _measure(plan, duet, load, before, len(load.members))
         books = load.books(duet.messages_db)
@@ -210,7 +210,7 @@ async def _measure(plan: Plan, duet: Duet, load: Load, p99_before_ms: float, sta
             grown = max(grown, duet.memory_bytes("ws_gateway"))
             await lasting(0.1)
     gone_s = time.monotonic() - started
-    await lasting(max(0.0, plan.of(1, 8) - gone_s))
+    await lasting(max(0.0, plan.of(1, 10) - gone_s))
     return _Cost(
         p99_before_ms=p99_before_ms,
         p99_during_ms=percentile(_forget_latencies(load), 0.99) * 1000,
