@@ -23,9 +23,9 @@ from bench.stage import Options, stage
 __all__ = ["main"]
 
 ON_STAGE = {
+    "connects": service_scenarios.connects,
     "throughput": message_scenarios.throughput,
     "latency": message_scenarios.latency,
-    "connects": service_scenarios.connects,
     "past": message_scenarios.past,
     "profile": service_scenarios.profile,
 }
@@ -76,8 +76,7 @@ def _options(arguments: argparse.Namespace, directory: Path) -> Options:
             warm_up_s=0.7,
             measured_s=2.0,
             shares_of_peak=(0.25, 0.5, 0.75),
-            connects=1_000,
-            idle_connections=1_000,
+            connections=1_000,
             missed_messages=10_000,
             history_messages=50_000,
             history_pages=500,
@@ -91,8 +90,7 @@ def _options(arguments: argparse.Namespace, directory: Path) -> Options:
         warm_up_s=1.0,
         measured_s=5.0,
         shares_of_peak=(0.1, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9),
-        connects=5_000,
-        idle_connections=10_000,
+        connections=10_000,
         missed_messages=10_000,
         history_messages=1_000_000,
         history_pages=3_000,

@@ -95,8 +95,8 @@ class Record(msgspec.Struct, kw_only=True):
     machine: Machine
     throughput: list[Throughput] = []
     points: list[Point] = []
-    connects: dict[str, list[ConnectsResult]] = {}
-    profile: dict[str, list[HttpResult]] = {}
+    connects: dict[str, ConnectsResult] = {}
+    profile: dict[str, HttpResult] = {}
     past: list[PastResult] = []
     starts: list[StartResult] = []
     rows: list[Row] = []

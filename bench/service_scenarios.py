@@ -15,44 +15,44 @@ __all__ = ["connects", "profile", "start"]
 
 
 def connects(on: Stage, options: Options, record: Record) -> None:
-    """Authenticated connects a second, and the memory of idle connections."""
+    """Authenticated connects a second, and the memory of idle connections.
+
+    Comes first: a process that has held connections before has memory to spare for new ones.
+    """
     tokens = [person.access_token for person in on.people]
+    count = options.connections
     for server, url, pid in (
         ("relay", on.relay.url, on.relay.pid),
-        ("duet", on.duet.url, on.duet.gateway_pid),
+        ("Duet", on.duet.url, on.duet.gateway_pid),
     ):
-        counts = dict.fromkeys((options.connects, options.idle_connections))
-        for count in counts:
-            say(f"{count:,} connections to {server}")
-            plan = ConnectsPlan(
-                url=url,
-                server_pid=pid,
-                companions=[on.duet.profile_pid],
-                tokens=tokens,
-                connections=count,
-            )
-            on.wait_for_quiet()
-            result = tool.run("bench.connects", plan, ConnectsResult)
-            record.connects.setdefault(server, []).append(result)
-        rate, idle = record.connects[server][0], record.connects[server][-1]
-        label = server.replace("duet", "Duet")
-        is_duet = server == "duet"
+        say(f"{count:,} connections to {server}")
+        plan = ConnectsPlan(
+            url=url,
+            server_pid=pid,
+            companions=[on.duet.profile_pid],
+            tokens=tokens,
+            connections=count,
+        )
+        on.wait_for_quiet()
+        result = tool.run("bench.connects", plan, ConnectsResult)
+        record.connects[server] = result
+        is_duet = server == "Duet"
         record.rows += [
             Row(
-                what=f"connects, {options.connects:,}: {label}",
-                value=exactly(rate.connects_per_s),
+                what=f"connects, {count:,}: {server}",
+                value=exactly(result.connects_per_s),
                 unit="/s",
                 target=2000 if is_duet else None,
-                note=f"server {rate.cpu.server:.0%}, generator {rate.cpu.generator:.0%} of a core"
-                + (", the profile service beside the generator" if is_duet else ""),
+                note=f"server {result.cpu.server:.0%}, generator {result.cpu.generator:.0%}, "
+                f"others {result.cpu.others:.0%} of a core",
             ),
             Row(
-                what=f"an idle connection of {options.idle_connections:,}: {label}",
-                value=exactly(idle.bytes_a_connection / 1000),
+                what=f"an idle connection of {count:,}: {server}",
+                value=exactly(result.bytes_a_connection / 1000),
                 unit="kB",
                 target=20 if is_duet else None,
                 at_most=True,
-                note=f"process {idle.server_rss_bytes / 1e6:.0f} MB",
+                note=f"process {result.server_rss_bytes / 1e6:.0f} MB",
             ),
         ]
 
@@ -91,7 +91,7 @@ def profile(on: Stage, options: Options, record: Record) -> None:
         )
         on.wait_for_quiet()
         result = tool.run("bench.http_load", plan, HttpResult)
-        record.profile[name] = [result]
+        record.profile[name] = result
         record.rows.append(
             Row(
                 what=name,

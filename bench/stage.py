@@ -40,8 +40,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     warm_up_s: float
     measured_s: float
     shares_of_peak: tuple[float, ...]
-    connects: int
-    idle_connections: int
+    connections: int
+    """Opened and held idle."""
     missed_messages: int
     history_messages: int
     history_pages: int
