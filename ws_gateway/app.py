@@ -242,7 +242,8 @@ async def _running(gateway: Gateway, shutdown_timeout_s: float) -> AsyncIterator
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
-        await settled()
+        gateway.messenger.abandon()
+        await asyncio.shield(committer)
 
 
 def _end_revoked(connection: LiveConnection) -> None:
@@ -280,10 +281,10 @@ def _server_limits(settings: Settings) -> ServerLimits:
         ping_timeout_s=settings.ping_timeout_s,
         close_timeout_s=settings.close_timeout_s,
         outbox=OutboxLimits(settings.outbox_max_bytes, settings.outbox_grace_s),
-    )
         received_bytes=RateLimit(
             settings.requests_per_s * _BYTES_PER_REQUEST, settings.max_frame_bytes
         ),
+    )
 
 
 async def _say_what_to_do_next(gateway: Gateway, settings: Settings) -> None:

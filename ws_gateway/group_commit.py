@@ -107,6 +107,11 @@ class GroupCommit(Generic[Item, Outcome]):
         self._draining = True
         self._wake.set()
 
+    def abandon(self) -> None:
+        """Give up what waits, without an outcome; `run` returns after the commit under way."""
+        self._waiting.clear()
+        self.drain()
+
     async def _outcomes(self, items: Sequence[Item]) -> Sequence[Outcome | Exception]:
         """Commit all together, or each alone when one of them spoils the batch for the others."""
         try:
@@ -116,4 +121,12 @@ class GroupCommit(Generic[Item, Outcome]):
         except Exception as error:
             if len(items) == 1:
                 return [error]
-            return [(await self._outcomes([item]))[0] for item in items]
+            return await self._outcomes_one_by_one(items)
+
+    async def _outcomes_one_by_one(self, items: Sequence[Item]) -> Sequence[Outcome | Exception]:
+        outcomes: list[Outcome | Exception] = []
+        for item in items:
+            outcomes.extend(await self._outcomes([item]))
+            if isinstance(outcomes[-1], StoreUnavailable):  # to each it would say so in turn
+                return outcomes + outcomes[-1:] * (len(items) - len(outcomes))
+        return outcomes

@@ -7,19 +7,21 @@ vanishes after the commit stops nothing.
 import asyncio
 import collections
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 import msgspec
 import structlog
 
-from shared.ids import ConnectionId, ConversationId, UserId
+from shared.ids import ConnectionId, ConversationId, UserId, conversation_id
 from ws_gateway.conversations import (
     Appended,
     Blocked,
     Change,
     Conflict,
+    Deletion,
     Draft,
+    Edit,
     Erasure,
     Mark,
     Marked,
@@ -92,6 +94,9 @@ class Messenger:
         self._committer: GroupCommit[_Submission, Outcome] = GroupCommit(
             self._append, self._committed, max_batch=max_batch, max_waiting=max_waiting
         )
+        self._gone: set[UserId] = set()
+        """Users whose erasure has begun in this life: what they sent before, and was held up by the
+        look-up of its recipient, is not stored after it."""
         self.published_position = store.position
         """The position up to which events were published here."""
 
@@ -119,12 +124,22 @@ class Messenger:
         Raises:
             StoreUnavailable: not finished; call again later.
         """
+        self._gone.add(user_id)
+        # This finds nothing, and comes behind what they sent before and waits in the queue.
+        await self._erase_in(
+            user_id, conversation_id(user_id, user_id), {ErrorCode.MESSAGE_NOT_FOUND}
+        )
         while conversations := await self._store.conversations_to_erase(user_id):
             for conversation in conversations:
-                waiter = _Waiter()
-                self.submit(Erasure(user_id, conversation), waiter)
-                if await waiter.answered == ErrorCode.STORE_UNAVAILABLE:
-                    raise StoreUnavailable("while erasing")
+                await self._erase_in(user_id, conversation, {None, ErrorCode.OVERLOADED})
+
+    async def _erase_in(
+        self, user_id: UserId, conversation: ConversationId, expected: Collection[str | None]
+    ) -> None:
+        waiter = _Waiter()
+        self.submit(Erasure(user_id, conversation), waiter)
+        if await waiter.answered not in expected:
+            raise StoreUnavailable("while erasing")
 
     async def run(self) -> None:
         """Commit what is submitted until `drain` has been called and nothing waits."""
@@ -134,6 +149,10 @@ class Messenger:
         """Let `run` return once every change that was taken has its answer."""
         await self._recipients.settled()
         self._committer.drain()
+
+    def abandon(self) -> None:
+        """Give up what is not committed by now: its senders are gone, and will send it again."""
+        self._committer.abandon()
 
     def _looked_up(self, submission: _Submission, verdict: bool | Exception) -> None:
         if verdict is True:
@@ -147,6 +166,9 @@ class Messenger:
             self._refuse(submission, ErrorCode.INTERNAL, _RETRY_AFTER_MS)
 
     def _queue(self, submission: _Submission) -> None:
+        if self._gone and _author(submission.change) in self._gone:
+            self._refuse(submission, ErrorCode.SESSION_ENDED)
+            return
         try:
             self._committer.submit(submission)
         except QueueFull:
@@ -265,6 +287,18 @@ _REFUSALS: dict[type, ErrorCode] = {
     Blocked: ErrorCode.BLOCKED,
     Unfinished: ErrorCode.OVERLOADED,
 }
+
+
+def _author(change: Change) -> UserId | None:
+    match change:
+        case Draft():
+            return change.sender
+        case Edit() | Deletion():
+            return change.author
+        case Mark():
+            return change.user
+        case Erasure():
+            return None
 
 
 def _request_id(change: Change) -> str | None:

@@ -86,6 +86,8 @@ async def running_gateway(
     **settings: Any,
 ) -> AsyncIterator[TestGateway]:
     """Serve on a free port while the context lasts, once the revocation feed is connected."""
+    unknown = settings.keys() - Settings.model_fields
+    assert not unknown, f"no such settings: {unknown}"
     profile = profile or FakeProfile(now=now)
     chosen = Settings(data_dir=data_dir, gateway_port=0, **{**_UNHURRIED, **settings})
     async with serving(chosen, profile=profile, now=now) as gateway:

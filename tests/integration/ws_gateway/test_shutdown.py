@@ -95,6 +95,33 @@ async def test_commit_that_is_stuck_is_not_acknowledged(
     caplog.clear()
 
 
+async def test_many_commits_that_would_be_stuck_in_turn_are_given_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        gateway = await stack.enter_async_context(
+            running_gateway(
+                tmp_path,
+                gateway_shutdown_timeout_s=0.2,
+                close_timeout_s=0.1,
+                database_busy_timeout_s=0.5,
+                commit_max_batch=1,
+            )
+        )
+        ann, bob = gateway.profile.sign_up("ann"), gateway.profile.sign_up("bob")
+        async with gateway.talking(ann) as a:
+            await a.say(bob.user_id, "so bob is known", "0")
+            with database_locked(gateway.database):
+                for number in range(1, 21):
+                    await a.send(type="send", id=f"{number}", to=bob.user_id, text="hi")
+                await a.nothing_more(ann.user_id)
+                started = time.monotonic()
+                await stack.aclose()
+                assert time.monotonic() - started < 3
+    assert [row[2] for row in stored_messages(tmp_path / "messages.db")] == ["0"]
+    caplog.clear()
+
+
 async def test_nobody_new_is_let_in_while_draining(tmp_path: Path) -> None:
     async with contextlib.AsyncExitStack() as stack:
         gateway = await stack.enter_async_context(

@@ -18,11 +18,12 @@ class Store:
         self.commits: list[list[int]] = []
         self.gate = Gate()
         self.unavailable = False
+        self.commits_before_it_goes_away = 1000
 
     async def commit(self, items: Sequence[int]) -> Sequence[str]:
         self.commits.append(list(items))
         await self.gate.passed()
-        if self.unavailable:
+        if self.unavailable or len(self.commits) > self.commits_before_it_goes_away:
             raise StoreUnavailable("full")
         if any(item < 0 for item in items):
             raise ValueError("poisoned")
@@ -171,3 +172,30 @@ async def test_item_after_the_end_is_refused_rather_than_forgotten() -> None:
     with pytest.raises(QueueFull):
         fixture.group.submit(2)
     assert fixture.outcomes == {1: "stored 1"}
+
+
+async def test_abandoned_items_get_no_outcome_and_the_commit_under_way_does() -> None:
+    fixture = Fixture(max_batch=1)
+    async with fixture.running():
+        fixture.store.gate.close()
+        for item in range(3):
+            fixture.group.submit(item)
+        await fixture.store.gate.arrivals(1)
+        fixture.group.abandon()
+    assert fixture.outcomes == {0: "stored 0"}
+
+
+async def test_store_that_goes_away_while_items_are_tried_alone_is_not_asked_for_each() -> None:
+    fixture = Fixture()
+    fixture.store.commits_before_it_goes_away = 2
+    for item in (1, -2, 3, 4):
+        fixture.group.submit(item)
+    async with fixture.running():
+        pass
+    assert fixture.store.commits == [[1, -2, 3, 4], [1], [-2]]
+    assert fixture.outcomes == {
+        1: "stored 1",
+        -2: "StoreUnavailable",
+        3: "StoreUnavailable",
+        4: "StoreUnavailable",
+    }
