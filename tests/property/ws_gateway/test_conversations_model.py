@@ -186,7 +186,7 @@ class Conversations(RuleBasedStateMachine):
                 profile=self.profile,
                 offline_after_s=0,
                 database_busy_timeout_s=0.01,
-                shutdown_timeout_s=1,
+                gateway_shutdown_timeout_s=1,
             )
         )
 
