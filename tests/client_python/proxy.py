@@ -46,6 +46,7 @@ class Proxy:
         """Every frame that clients sent, in order."""
         self._port = 0
         self._writers: set[asyncio.StreamWriter] = set()
+        self._clients: set[asyncio.StreamWriter] = set()
 
     @property
     def url(self) -> str:
@@ -66,6 +67,13 @@ class Proxy:
             proxy.cut()
             await server.wait_closed()
 
+    def say(self, **frame: Any) -> None:
+        """Say something to every client in the gateway's name."""
+        payload = json.dumps(frame).encode()
+        assert len(payload) < 126
+        for client in self._clients:
+            client.write(bytes((0x81, len(payload))) + payload)
+
     def cut(self) -> None:
         """Break every connection."""
         for writer in self._writers:
@@ -81,6 +89,7 @@ class Proxy:
             return
         mine = {writer, ahead[1]}
         self._writers |= mine
+        self._clients.add(writer)
         ways = [
             asyncio.create_task(self._forward(reader, ahead[1], self._of_client)),
             asyncio.create_task(self._forward(ahead[0], writer, self._of_gateway)),
@@ -94,6 +103,7 @@ class Proxy:
             for each in mine:
                 each.transport.abort()
             self._writers -= mine
+            self._clients.discard(writer)
 
     def _of_client(self, frame: Frame) -> Fault:
         self.seen.append(frame)

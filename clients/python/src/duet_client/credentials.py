@@ -1,14 +1,15 @@
 """Tokens, and where they are kept: in memory, in a file, or in the platform's keyring."""
 
+import asyncio
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 __all__ = [
     "CredentialStore",
@@ -17,6 +18,8 @@ __all__ = [
     "MemoryCredentials",
     "Tokens",
 ]
+
+_LOCK_AGAIN_S = 0.02
 
 
 class Tokens(msgspec.Struct, frozen=True):
@@ -35,7 +38,7 @@ class Tokens(msgspec.Struct, frozen=True):
 
 
 class CredentialStore(Protocol):
-    """Keeps one device's tokens. Methods may block; they are called in a thread.
+    """Keeps one device's tokens. All but `locked` may block; they are called in a thread.
 
     A refresh token works once: `save` must be durable when it returns. Where several processes
     share the tokens, `locked` must keep all but one out: two refreshes at once may look like theft.
@@ -53,7 +56,7 @@ class CredentialStore(Protocol):
         """Forget the tokens."""
         ...
 
-    def locked(self) -> contextlib.AbstractContextManager[object]:
+    def locked(self) -> contextlib.AbstractAsyncContextManager[object]:
         """Hold others off while the tokens are being refreshed."""
         ...
 
@@ -63,6 +66,7 @@ class MemoryCredentials:
 
     def __init__(self, tokens: Tokens | None = None) -> None:
         self._tokens = tokens
+        self._lock = asyncio.Lock()
 
     def load(self) -> Tokens | None:
         """Return the tokens."""
@@ -76,9 +80,9 @@ class MemoryCredentials:
         """Forget the tokens."""
         self._tokens = None
 
-    def locked(self) -> contextlib.AbstractContextManager[object]:
-        """Nobody else is there."""
-        return contextlib.nullcontext()
+    def locked(self) -> contextlib.AbstractAsyncContextManager[object]:
+        """Hold off other clients in this process that share this object."""
+        return self._lock
 
 
 class FileCredentials:
@@ -112,7 +116,7 @@ class FileCredentials:
         """Delete the file."""
         self._path.unlink(missing_ok=True)
 
-    def locked(self) -> contextlib.AbstractContextManager[object]:
+    def locked(self) -> contextlib.AbstractAsyncContextManager[object]:
         """Hold off other processes by a lock on a file beside it."""
         return _file_lock(self._path.with_name(self._path.name + ".lock"))
 
@@ -162,13 +166,23 @@ class KeyringCredentials:
         with contextlib.suppress(self._keyring.errors.PasswordDeleteError):
             self._keyring.delete_password(self._service, self._name)
 
-    def locked(self) -> contextlib.AbstractContextManager[object]:
+    def locked(self) -> contextlib.AbstractAsyncContextManager[object]:
         """Hold off other processes by a lock on a file."""
         return _file_lock(self._lock_path)
 
 
-@contextlib.contextmanager
-def _file_lock(path: Path) -> Iterator[None]:
+@contextlib.asynccontextmanager
+async def _file_lock(path: Path) -> AsyncIterator[None]:
+    """Hold a lock between processes. Asked for again and again, so that cancelling is simple."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with FileLock(path, thread_local=False, mode=0o600):
+    lock = FileLock(path, thread_local=False, mode=0o600)
+    while True:
+        try:
+            lock.acquire(blocking=False)
+            break
+        except Timeout:
+            await asyncio.sleep(_LOCK_AGAIN_S)
+    try:
         yield
+    finally:
+        lock.release()

@@ -38,11 +38,11 @@ class Pace:
         self._tokens -= 1.0
 
     def refused(self, now: float, retry_after_s: float) -> None:
-        """It was too fast after all: start from nothing, and go slowly for a minute."""
+        """It was too fast after all: one may go then, and for a minute further ones go slowly."""
         self.wait_s(now)
-        self._tokens = 0.0
         self._not_before = now + retry_after_s
         self._cautious_until = now + _CAUTION_S
+        self._tokens = 1.0 - retry_after_s * self._rate(now)
 
     def _rate(self, now: float) -> float:
         return self._per_s / 2 if now < self._cautious_until else self._per_s

@@ -1,9 +1,8 @@
 """Keeping the access token fresh: one refresh at a time, and nothing used before it is kept."""
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 from duet_client.credentials import CredentialStore, Tokens
 from duet_client.errors import LoginRequired
@@ -109,7 +108,7 @@ class TokenKeeper:
             await asyncio.wait([self._renewal])
 
     async def _renew(self, spent: str) -> Tokens:
-        async with _held(self._store.locked()):
+        async with self._store.locked():
             kept = await asyncio.to_thread(self._store.load) or await self.tokens()
             if kept.access_token == spent:
                 grant = await self._api.refresh(kept.refresh_token)
@@ -122,18 +121,3 @@ class TokenKeeper:
         self._renewal = None
         if not renewal.cancelled():
             renewal.exception()  # told to those who waited, if any still do
-
-
-@contextlib.asynccontextmanager
-async def _held(lock: contextlib.AbstractContextManager[object]) -> AsyncIterator[None]:
-    """Hold a lock that blocks, waiting for it in a thread; cancelling leaves it free."""
-    entering = asyncio.ensure_future(asyncio.to_thread(lock.__enter__))
-    try:
-        await asyncio.shield(entering)
-    except asyncio.CancelledError:
-        entering.add_done_callback(lambda _: lock.__exit__(None, None, None))
-        raise
-    try:
-        yield
-    finally:
-        lock.__exit__(None, None, None)
