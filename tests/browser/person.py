@@ -9,6 +9,12 @@ from playwright.async_api import Browser, BrowserContext, Locator, Page, expect
 __all__ = ["PASSWORD", "Person", "person"]
 
 PASSWORD = "correct horse battery"
+_OWN_ID = """() => new Promise((resolve) => {
+  indexedDB.open("duet").onsuccess = ({target}) => {
+    const request = target.result.transaction("values").objectStore("values").get("session");
+    request.onsuccess = () => resolve(request.result.user.id);
+  };
+})"""
 
 
 class Person:
@@ -76,7 +82,7 @@ class Person:
     async def write(self, text: str) -> None:
         """Write a message and send it."""
         await self.composer.fill(text)
-        await self.composer.press("Enter")
+        await self.page.get_by_role("button", name="Send").click()
 
     async def menu(self, text: str, item: str) -> None:
         """Choose from the menu of a message."""
@@ -109,6 +115,10 @@ class Person:
         """The row of the message with this text."""
         exactly = re.compile(f"^{re.escape(text)}$")
         return self.page.locator(".row").filter(has=self.page.locator(".text", has_text=exactly))
+
+    async def own_id(self) -> str:
+        """Who the browser profile is logged in as."""
+        return str(await self.page.evaluate(_OWN_ID))
 
     async def sees(self, text: str, progress: str | None = None) -> None:
         """Wait for a message, and for how far it has come."""

@@ -40,7 +40,7 @@ PEOPLE = {
 }
 
 # (who, days ago, time of day, text); "me" is the one who looks.
-JONAS = [
+JONAS: list[tuple[str, int, str, str]] = [
     ("jonas", 1, "21:04", "Home at last. The tram stood still for half an hour at the canal"),
     ("jonas", 1, "21:04", "Thank you for dinner 🍝"),
     ("me", 1, "21:10", "Any time! Did you keep the recipe?"),
@@ -59,7 +59,7 @@ JONAS = [
     ("me", 0, "17:02", "Printing it now. See you on Saturday, and no more trams"),
     ("me", 0, "17:02", "🎻"),
 ]
-OTHERS = [
+OTHERS: list[tuple[str, str, int, str, str]] = [
     ("noah", "them", 6, "10:20", "Thanks, that worked on the first try"),
     ("elif", "me", 3, "14:02", "Got it, the draft is with you by Thursday"),
     ("priya", "them", 1, "19:30", "Look what grew on the balcony!"),
@@ -102,8 +102,8 @@ async def _cast(stack: Stack) -> dict[str, Granted]:
 
 async def _write(stack: Stack, people: dict[str, Granted]) -> None:
     """Say everything now, then say that it was said before."""
-    said = [(other, "them" if who != "me" else "me", *rest) for other, who, *rest in OTHERS]
-    said[5:5] = [("jonas", "me" if who == "me" else "them", *rest) for who, *rest in JONAS]
+    said = list(OTHERS)
+    said[4:4] = [("jonas", who, days, clock, text) for who, days, clock, text in JONAS]
     times: dict[str, int] = {}
     for other, who, days, clock, text in said:
         sender, to = ("me", other) if who == "me" else (other, "me")

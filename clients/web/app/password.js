@@ -16,6 +16,10 @@ export function judge(password, about = []) {
   if (length < MIN_CHARACTERS) {
     return { score: 0, hint: `Use at least ${MIN_CHARACTERS} characters. A few unrelated words work well.` };
   }
+  const repeated = /^(.{1,40}?)\1+$/su.exec(password);
+  if (repeated && repeated[1].length > 1) {
+    return { score: 1, hint: "Saying the same thing twice does not make it harder to guess." };
+  }
   const plain = password.toLowerCase().replace(/[@40135$7]/g, (c) => LOOKALIKES[c] ?? c);
   const known = [...about.filter((word) => word.length > 2).map((word) => word.toLowerCase()), ...COMMON];
   let rest = plain;

@@ -310,6 +310,21 @@ describe("tokens", () => {
     await ann.stop();
   });
 
+  test("token that ends is renewed within the connection", async () => {
+    const ann = await person();
+    const states = [];
+    ann.on("state", ({ state }) => states.push(state));
+    const refreshed = new Promise((resolve) => {
+      proxy.fromServer = (frame) => (frame.type === "refreshed" && resolve(frame), "pass");
+    });
+    proxy.inject({ type: "expiring", in_s: 1 });
+    await refreshed;
+    proxy.fromServer = () => "pass";
+    await ann.preferences();
+    assert.deepEqual(states, []);
+    await ann.stop();
+  });
+
   test("log out everywhere ends the other device's client", async () => {
     const ann = await person();
     const tablet = await anotherDevice(ann);
@@ -320,30 +335,5 @@ describe("tokens", () => {
     await account.logIn({ username: ann.user.username, password: PASSWORD });
     await account.logOutEverywhere();
     assert.equal((await ended).reason, "signed_out");
-  });
-});
-
-describe("renewal within a connection", () => {
-  test("connection outlives its access token", async () => {
-    const quick = await Services.start({
-      DUET_ACCESS_TOKEN_LIFETIME_S: "30",
-      DUET_EXPIRING_LEAD_S: "29.9",
-    });
-    const account = new Account({ url: quick.profileUrl });
-    await account.signUp({ username: "ann", password: PASSWORD });
-    const first = account.session.access_token;
-    const ann = await device(account, { url: quick.gatewayUrl, random: () => -0.499 });
-    const states = [];
-    ann.on("state", ({ state }) => states.push(state));
-    const renewed = new Promise((resolve) => {
-      const keep = account.store.set;
-      account.store.set = async (...value) => (await keep(...value), resolve());
-    });
-    await renewed;
-    assert.notEqual(account.session.access_token, first);
-    await ann.preferences();
-    assert.deepEqual(states, []);
-    await ann.stop();
-    await quick.stop();
   });
 });

@@ -100,6 +100,7 @@ export class FaultyProxy {
     const proxy = new FaultyProxy();
     proxy.fromServer = proxy.fromClient = () => "pass";
     proxy.sockets = new Set();
+    proxy.clients = new Set();
     proxy.server = net.createServer((client) => {
       const server = net.connect(port(), "127.0.0.1");
       for (const socket of [client, server]) {
@@ -107,6 +108,8 @@ export class FaultyProxy {
         socket.on("close", () => proxy.sockets.delete(socket));
         socket.on("error", () => {});
       }
+      proxy.clients.add(client);
+      client.on("close", () => proxy.clients.delete(client));
       const cut = () => [client, server].forEach((socket) => socket.destroy());
       client.on("close", cut);
       server.on("close", cut);
@@ -120,6 +123,14 @@ export class FaultyProxy {
 
   get url() {
     return `ws://127.0.0.1:${this.server.address().port}/v1/ws`;
+  }
+
+  /** Say something to every client as if the gateway did. */
+  inject(frame) {
+    const payload = Buffer.from(JSON.stringify(frame));
+    for (const client of this.clients) {
+      client.write(Buffer.concat([Buffer.from([0x81, payload.length]), payload]));
+    }
   }
 
   /** Break every connection. */

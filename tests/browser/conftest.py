@@ -1,0 +1,60 @@
+"""Browser tests: both real services, and Debian's Chromium in front of them."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser
+
+from tests.browser.person import Person, person
+from tests.browser.stack import Stack, chromium, chromium_path, running_stack
+
+HERE = Path(__file__).parent
+
+NewPerson = Callable[..., Awaitable[Person]]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything here needs Chromium, and is skipped where it is not installed."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+            if chromium_path() is None:
+                reason = "Chromium is not installed (Debian, Ubuntu: apt install chromium)"
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture
+def settings() -> dict[str, str]:
+    """Environment variables of both services; a test file may have others."""
+    return {}
+
+
+@pytest.fixture
+async def stack(tmp_path: Path, settings: dict[str, str]) -> AsyncIterator[Stack]:
+    async with running_stack(tmp_path, **settings) as running:
+        yield running
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    async with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+async def new_person(stack: Stack, browser: Browser) -> AsyncIterator[NewPerson]:
+    """Make somebody with a browser profile of their own; at the end, nothing went wrong in it."""
+    everybody: list[Person] = []
+    async with AsyncExitStack() as contexts:
+
+        async def make(**options: Any) -> Person:
+            somebody = await contexts.enter_async_context(person(browser, stack.url, **options))
+            everybody.append(somebody)
+            return somebody
+
+        yield make
+    for somebody in everybody:
+        assert somebody.errors == []

@@ -1,0 +1,160 @@
+"""The page for people who use a keyboard, a screen reader, or a small screen."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Page, expect
+
+from tests.browser.backstage import connected, say, sign_up
+from tests.browser.conftest import NewPerson
+from tests.browser.person import PASSWORD, Person
+from tests.browser.stack import Stack
+
+AXE = Path(__file__).parent / "node_modules" / "axe-core" / "axe.min.js"
+SERIOUS = ("serious", "critical")
+VIEWS: list[dict[str, Any]] = [
+    {"color_scheme": "light"},
+    {"color_scheme": "dark"},
+    {"color_scheme": "light", "viewport": {"width": 390, "height": 780}, "has_touch": True},
+]
+
+needs_axe = pytest.mark.skipif(
+    not AXE.exists(), reason="axe-core is not installed: npm ci --prefix tests/browser"
+)
+
+
+async def serious_faults(page: Page) -> list[str]:
+    """What axe-core finds that would keep somebody out."""
+    await page.evaluate(
+        "() => Promise.all(document.getAnimations().filter((a) => "
+        "a.effect.getComputedTiming().endTime < 1e5).map((a) => a.finished))"
+    )
+    await page.evaluate(AXE.read_text())
+    found = await page.evaluate("() => axe.run(document, {resultTypes: ['violations']})")
+    return [
+        f"{fault['id']} ({fault['impact']}): "
+        + "; ".join(f"{node['target']} {node['failureSummary']}" for node in fault["nodes"])
+        for fault in found["violations"]
+        if fault["impact"] in SERIOUS
+    ]
+
+
+@needs_axe
+@pytest.mark.parametrize("view", VIEWS, ids=["light", "dark", "phone"])
+async def test_axe_finds_no_serious_fault(
+    new_person: NewPerson, stack: Stack, view: dict[str, Any]
+) -> None:
+    ann = await new_person(**view)
+    await ann.page.goto(ann.url)
+    await ann.page.get_by_label("Password", exact=True).fill("qwertyuiop")
+    assert await serious_faults(ann.page) == []
+    await ann.sign_up("ann", "Ann Ahl")
+    assert await serious_faults(ann.page) == []
+    bob = await sign_up(stack, "bob", display_name="Bob Berg", status_text="afloat")
+    await say(stack, bob, await ann.own_id(), ["hello", "https://example.invalid/ look", "🎉"])
+    async with connected(stack, bob):
+        await expect(ann.entry("bob").locator(".badge")).to_contain_text("3")
+        assert await serious_faults(ann.page) == []
+        await ann.open("bob")
+        await ann.write("hi Bob")
+        await ann.sees("hi Bob", "sent")
+        assert await serious_faults(ann.page) == []
+    await ann.page.locator(".person-button").click()
+    assert await serious_faults(ann.page) == []
+    await ann.page.keyboard.press("Escape")
+    if "viewport" in view:
+        await ann.page.get_by_role("button", name="Back to the list").click()
+    await ann.page.get_by_role("searchbox").fill("hello")
+    await expect(ann.page.locator(".hit")).to_be_visible()
+    assert await serious_faults(ann.page) == []
+    for section in ("Profile", "Appearance and privacy", "Devices", "Blocked people", "Account"):
+        if section == "Profile":
+            await ann.settings(section)
+        else:
+            await ann.page.get_by_role("tab", name=section).click()
+        await expect(ann.page.get_by_text("Loading…")).to_have_count(0)
+        assert await serious_faults(ann.page) == [], section
+
+
+@needs_axe
+async def test_axe_finds_no_serious_fault_offline(new_person: NewPerson, stack: Stack) -> None:
+    ann = await new_person()
+    await ann.sign_up("ann")
+    await sign_up(stack, "bob")
+    await ann.find("bob")
+    await stack.stop_gateway()
+    await ann.write("later")
+    await expect(ann.banner).to_be_visible()
+    assert await serious_faults(ann.page) == []
+
+
+async def test_everything_can_be_done_with_the_keyboard(
+    new_person: NewPerson, stack: Stack
+) -> None:
+    await sign_up(stack, "bob", display_name="Bob Berg")
+    ann = await new_person()
+    keyboard = ann.page.keyboard
+    await ann.page.goto(ann.url)
+    await expect(ann.page.get_by_label("Username")).to_be_focused()
+    await keyboard.type("ann")
+    await keyboard.press("Tab")
+    await keyboard.press("Tab")
+    await keyboard.type(PASSWORD)
+    await keyboard.press("Enter")
+    await ann.is_in()
+    await keyboard.press("Control+k")
+    await keyboard.type("bob")
+    await expect(ann.page.locator(".hit")).to_be_visible()
+    await keyboard.press("ArrowDown")
+    await keyboard.press("Enter")
+    await expect(ann.composer).to_be_focused()
+    await keyboard.type("no hand on the mouse")
+    await keyboard.press("Enter")
+    await ann.sees("no hand on the mouse", "sent")
+    await keyboard.press("Shift+Tab")
+    await expect(ann.page.locator(".thread-scroll")).to_be_focused()
+    await keyboard.press("ArrowUp")
+    await expect(ann.message("no hand on the mouse")).to_be_focused()
+    await keyboard.press("Enter")
+    await expect(ann.page.get_by_role("menuitem", name="Copy text")).to_be_focused()
+    await keyboard.press("ArrowDown")
+    await keyboard.press("Enter")
+    await expect(ann.composer).to_have_value("no hand on the mouse")
+    await keyboard.press("Escape")
+    await expect(ann.composer).to_have_value("")
+
+
+async def test_new_message_is_announced(new_person: NewPerson, stack: Stack) -> None:
+    ann = await new_person()
+    await ann.sign_up("ann")
+    bob = await sign_up(stack, "bob")
+    await say(stack, bob, await ann.own_id(), ["knock"])
+    await ann.open("bob")
+    await say(stack, bob, await ann.own_id(), ["knock knock"])
+    await expect(ann.page.locator("#announcer")).to_have_text("knock knock")
+
+
+async def test_phone_shows_one_thing_at_a_time(new_person: NewPerson, stack: Stack) -> None:
+    ann = await new_person(viewport={"width": 360, "height": 740})
+    await ann.sign_up("ann")
+    await sign_up(stack, "bob")
+    await ann.find("bob")
+    await expect(ann.page.get_by_role("searchbox")).to_be_hidden()
+    assert await _fits(ann)
+    await ann.write("x" * 500)
+    assert await _fits(ann)
+    await ann.page.go_back()
+    await expect(ann.page.get_by_role("searchbox")).to_be_visible()
+    await expect(ann.composer).to_be_hidden()
+    assert await _fits(ann)
+    await ann.settings("Devices")
+    assert await _fits(ann)
+
+
+async def _fits(somebody: Person) -> bool:
+    """Whether nothing hangs over the edge."""
+    fits: bool = await somebody.page.evaluate(
+        "() => document.documentElement.scrollWidth <= innerWidth"
+    )
+    return fits

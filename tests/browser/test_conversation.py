@@ -1,0 +1,234 @@
+"""Two people at the page, talking through both real services."""
+
+import re
+
+from playwright.async_api import expect
+
+from tests.browser.conftest import NewPerson
+
+
+async def test_message_is_sent_then_delivered_then_read(new_person: NewPerson) -> None:
+    ann, bob = await new_person(), await new_person()
+    await bob.sign_up("bob", "Bob Berg")
+    await bob.page.goto("about:blank")
+    await ann.sign_up("ann", "Ann Ahl")
+    await ann.find("bob")
+    await ann.write("Are you there?")
+    await ann.sees("Are you there?", "sent")
+    await bob.page.goto(bob.url)
+    await expect(bob.entry("ann").locator(".badge")).to_contain_text("1")
+    await expect(bob.page).to_have_title("(1) Duet")
+    await ann.sees("Are you there?", "delivered")
+    await bob.open("ann")
+    await bob.sees("Are you there?")
+    await ann.sees("Are you there?", "read")
+    await expect(bob.page).to_have_title("Duet")
+    await bob.write("Here I am")
+    await ann.sees("Here I am")
+    await bob.sees("Here I am", "read")
+    assert await ann.texts() == await bob.texts() == ["Are you there?", "Here I am"]
+
+
+async def test_password_is_judged_while_it_is_typed_and_by_the_server(
+    new_person: NewPerson,
+) -> None:
+    ann = await new_person()
+    await ann.page.goto(ann.url)
+    password = ann.page.get_by_label("Password", exact=True)
+    await ann.page.get_by_label("Username").fill("ann")
+    await password.fill("password1")
+    await expect(ann.page.locator(".verdict")).to_contain_text("Easy to guess")
+    await ann.page.get_by_role("button", name="Create account").click()
+    await expect(password).to_have_attribute("aria-invalid", "true")
+    await expect(ann.page.locator("#fault-password")).to_contain_text("common password")
+    await password.fill("correct horse battery")
+    await expect(ann.page.locator(".verdict")).to_have_text("Strong")
+    await ann.page.get_by_role("button", name="Create account").click()
+    await ann.is_in()
+
+
+async def test_username_that_is_taken_is_said_at_its_field(new_person: NewPerson) -> None:
+    ann, other = await new_person(), await new_person()
+    await ann.sign_up("ann")
+    await other.page.goto(other.url)
+    await other.page.get_by_label("Username").fill("Ann")
+    await other.page.get_by_label("Password", exact=True).fill("correct horse battery")
+    await other.page.get_by_role("button", name="Create account").click()
+    await expect(other.page.locator("#fault-username")).to_contain_text("taken")
+    await expect(other.page.get_by_label("Username")).to_be_focused()
+
+
+async def test_presence_and_typing_are_seen(new_person: NewPerson) -> None:
+    ann, bob = await new_person(), await new_person()
+    await ann.sign_up("ann")
+    await bob.sign_up("bob")
+    await ann.find("bob")
+    await ann.write("hello")
+    await bob.open("ann")
+    status = bob.page.locator(".thread-head .status")
+    await expect(status).to_have_text("online")
+    await ann.composer.press_sequentially("I am about to s")
+    await expect(status).to_have_text("typing…")
+    await ann.composer.fill("")
+    await expect(status).to_have_text("online")
+
+
+async def test_edit_and_deletion_reach_the_other_side(new_person: NewPerson) -> None:
+    ann, bob = await new_person(), await new_person()
+    await ann.sign_up("ann")
+    await bob.sign_up("bob")
+    await ann.find("bob")
+    await ann.write("helo")
+    await bob.open("ann")
+    await bob.sees("helo")
+    await ann.composer.press("ArrowUp")
+    await expect(ann.composer).to_have_value("helo")
+    await ann.write("hello")
+    await bob.sees("hello")
+    await expect(bob.message("hello").locator(".meta")).to_contain_text("edited")
+    await ann.menu("hello", "Delete for both")
+    await bob.sees("Message deleted")
+    await ann.sees("Message deleted")
+
+
+async def test_search_finds_a_message_and_goes_there(new_person: NewPerson) -> None:
+    ann, bob = await new_person(), await new_person()
+    await bob.sign_up("bob")
+    await ann.sign_up("ann")
+    await ann.find("bob")
+    for text in ("the harvest was good", "and so was the music"):
+        await ann.write(text)
+        await ann.sees(text, "delivered")
+    await ann.page.get_by_role("searchbox").fill("harvest")
+    hit = ann.page.locator(".hit[data-seq='1']")
+    await expect(hit.locator("mark")).to_have_text("harvest")
+    await hit.click()
+    await expect(ann.message("the harvest was good")).to_be_focused()
+
+
+async def test_blocked_person_is_told_that_nothing_was_sent(new_person: NewPerson) -> None:
+    ann, bob = await new_person(), await new_person()
+    await ann.sign_up("ann")
+    await bob.sign_up("bob")
+    await bob.find("ann")
+    await bob.page.get_by_title("About this person").click()
+    await bob.page.get_by_role("button", name="Block", exact=True).click()
+    await expect(bob.page.get_by_role("button", name="Unblock").first).to_be_visible()
+    await ann.find("bob")
+    await ann.write("hello?")
+    await ann.sees("hello?", "failed")
+    await bob.page.locator("dialog").get_by_role("button", name="Unblock").click()
+    await expect(
+        bob.page.locator("dialog").get_by_role("button", name="Block", exact=True)
+    ).to_be_visible()
+    await ann.message("hello?").get_by_role("button", name="Try again").click()
+    await ann.sees("hello?", "read")
+
+
+async def test_two_tabs_show_the_same_and_clear_each_others_badges(
+    new_person: NewPerson,
+) -> None:
+    ann, bob = await new_person(), await new_person()
+    await ann.sign_up("ann")
+    await bob.sign_up("bob")
+    tab = await bob.another_tab()
+    await tab.is_in()
+    await ann.find("bob")
+    await ann.write("to both of your tabs")
+    await expect(bob.entry("ann").locator(".badge")).to_contain_text("1")
+    await expect(tab.entry("ann").locator(".badge")).to_contain_text("1")
+    await tab.open("ann")
+    await tab.sees("to both of your tabs")
+    await expect(bob.entry("ann").locator(".badge")).to_have_count(0)
+    await tab.write("from the second")
+    await bob.page.bring_to_front()
+    await bob.open("ann")
+    await bob.sees("from the second")
+    assert await bob.texts() == ["to both of your tabs", "from the second"]
+    await ann.sees("from the second")
+
+
+async def test_profile_with_a_picture_is_seen_by_others(new_person: NewPerson) -> None:
+    ann, bob = await new_person(), await new_person()
+    await ann.sign_up("ann")
+    await bob.sign_up("bob")
+    panel = await ann.settings("Profile")
+    await panel.get_by_role("radio", name="tide").click()
+    await panel.get_by_label("Name").fill("Ann Ahl")
+    await panel.get_by_label("Status").fill("at sea")
+    await panel.get_by_label("About you").fill("I like boats.\nAnd lakes.")
+    await panel.get_by_role("button", name="Save profile").click()
+    await expect(panel.get_by_text("Saved.")).to_be_visible()
+    await bob.find("ann")
+    head = bob.page.locator(".thread-head")
+    await expect(head.locator("img")).to_have_attribute("src", "/avatars/tide.svg")
+    await expect(head.locator(".name")).to_have_text("Ann Ahl")
+    await expect(head.locator(".status")).to_have_text("at sea")
+    await bob.page.get_by_title("About this person").click()
+    await expect(bob.page.locator(".person-bio")).to_have_text("I like boats.\nAnd lakes.")
+
+
+async def test_reading_privately_hides_read_marks(new_person: NewPerson) -> None:
+    ann, bob = await new_person(), await new_person()
+    await ann.sign_up("ann")
+    await bob.sign_up("bob")
+    panel = await bob.settings("Appearance and privacy")
+    switch = panel.get_by_role("switch", name="Show when you have read a message")
+    await switch.click()
+    await expect(switch).to_be_enabled()
+    await expect(switch).not_to_be_checked()
+    await bob.page.get_by_role("button", name="Close").click()
+    await ann.find("bob")
+    await ann.write("first")
+    await bob.open("ann")
+    await bob.sees("first")
+    await bob.write("answer")
+    await ann.sees("answer")
+    await ann.sees("first", "delivered")
+
+
+async def test_log_out_everywhere_closes_the_other_device(new_person: NewPerson) -> None:
+    laptop, phone = await new_person(), await new_person(viewport={"width": 390, "height": 780})
+    await laptop.sign_up("ann")
+    await phone.log_in("ann")
+    panel = await phone.settings("Devices")
+    await expect(panel.locator(".device")).to_have_count(2)
+    await panel.get_by_role("button", name="Log out everywhere").click()
+    for device in (phone, laptop):
+        await expect(device.page.get_by_role("heading", name="Welcome back")).to_be_visible()
+    await expect(laptop.page.get_by_text("You have been logged out")).to_be_visible()
+
+
+async def test_log_out_in_one_tab_leaves_no_other_tab_in(new_person: NewPerson) -> None:
+    ann = await new_person()
+    await ann.sign_up("ann")
+    tab = await ann.another_tab()
+    await tab.is_in()
+    panel = await ann.settings("Devices")
+    await panel.get_by_role("button", name="Log out here").click()
+    for one in (ann, tab):
+        await expect(one.page.get_by_role("heading", name="Welcome back")).to_be_visible()
+
+
+async def test_colours_follow_the_system_until_one_chooses(new_person: NewPerson) -> None:
+    ann = await new_person(color_scheme="dark")
+    await ann.sign_up("ann")
+    body = ann.page.locator("body")
+    await expect(body).to_have_css("background-color", "rgb(19, 18, 21)")
+    panel = await ann.settings("Appearance and privacy")
+    await panel.get_by_text("Light", exact=True).click()
+    await expect(body).to_have_css("background-color", "rgb(244, 241, 236)")
+    await ann.page.reload()
+    await ann.is_in()
+    await expect(body).to_have_css("background-color", "rgb(244, 241, 236)")
+
+
+async def test_days_are_separated_and_emoji_stand_alone(new_person: NewPerson) -> None:
+    ann, bob = await new_person(), await new_person()
+    await ann.sign_up("ann")
+    await bob.sign_up("bob")
+    await ann.find("bob")
+    await ann.write("🎉")
+    await ann.sees("🎉", "delivered")
+    await expect(ann.page.locator(".separator.is-day")).to_have_text("Today")
+    await expect(ann.message("🎉").locator(".text")).to_have_class(re.compile("is-emoji"))
