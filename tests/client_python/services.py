@@ -74,6 +74,11 @@ class _Service:
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
 
+    def stop(self) -> None:
+        """End it as an operator does."""
+        self._process.send_signal(signal.SIGTERM)
+        assert self._process.wait(_WITHIN_S) == 0
+
     def close(self) -> None:
         """End it, if it is still there."""
         self._process.kill()
@@ -115,6 +120,16 @@ class Gateway:
         """End it as a crash does."""
         self._service.kill()
         self._service.close()
+
+    def stop(self) -> None:
+        """End it as an operator does."""
+        self._service.stop()
+        self._service.close()
+
+    @property
+    def log(self) -> list[str]:
+        """What it wrote since it was started last."""
+        return self._service.log
 
     def close(self) -> None:
         """End it, if it is still there."""

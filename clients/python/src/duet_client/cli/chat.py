@@ -79,6 +79,10 @@ class Chat(App[None]):
         self.conversation = Conversation(client.user_id)
         self._client = client
         self._peer = peer
+        self._title = Static(printable(peer), id="title", markup=False)
+        self._banner = Static("", id="banner", markup=False)
+        self._messages = MessageList(id="messages")
+        self._typing = Static("", id="typing", markup=False)
         self._lines: dict[str, MessageLine] = {}
         self._has_older = False
         self._presence = ""
@@ -86,16 +90,16 @@ class Chat(App[None]):
 
     def compose(self) -> ComposeResult:
         """Lay out the screen."""
-        yield Static(self._peer, id="title", markup=False)
-        yield Static("", id="banner", markup=False)
-        yield MessageList(id="messages")
-        yield Static("", id="typing", markup=False)
+        yield self._title
+        yield self._banner
+        yield self._messages
+        yield self._typing
         yield Input(placeholder=f"Write to {printable(self._peer)}", id="text", max_length=4000)
 
     def on_mount(self) -> None:
         """Begin."""
         self.query_one("#text").focus()
-        self.query_one("#messages", MessageList).anchor()
+        self._messages.anchor()
         if not self._client.is_connected:
             self._show_banner("Connecting …")
         self._load()
@@ -115,7 +119,7 @@ class Chat(App[None]):
             return
         self.conversation.queued(outgoing.id, text)
         await self._refresh()
-        self.query_one("#messages", MessageList).anchor()
+        self._messages.anchor()
 
     def on_input_changed(self, changed: Input.Changed) -> None:
         """Let the other see that one types."""
@@ -123,7 +127,7 @@ class Chat(App[None]):
 
     def action_scroll(self, direction: int) -> None:
         """Scroll a page, wherever the focus is."""
-        messages = self.query_one("#messages", MessageList)
+        messages = self._messages
         (messages.scroll_page_up if direction < 0 else messages.scroll_page_down)(animate=False)
         if direction < 0 and messages.scroll_y <= messages.size.height:
             self.load_older()
@@ -163,13 +167,13 @@ class Chat(App[None]):
             self._has_older = True
             self.notify(printable(str(error)), severity="warning")
             return
-        messages = self.query_one("#messages", MessageList)
-        from_bottom = messages.virtual_size.height - messages.scroll_y
+        from_bottom = self._messages.virtual_size.height - self._messages.scroll_y
         self.conversation.loaded(page.messages)
         await self._refresh()
-        self.call_after_refresh(self._keep_place, messages, from_bottom, page.more)
+        self.call_after_refresh(self._keep_place, from_bottom, page.more)
 
-    def _keep_place(self, messages: MessageList, from_bottom: float, has_older: bool) -> None:
+    def _keep_place(self, from_bottom: float, has_older: bool) -> None:
+        messages = self._messages
         messages.scroll_to(y=messages.virtual_size.height - from_bottom, animate=False)
         self._has_older = has_older
 
@@ -219,37 +223,40 @@ class Chat(App[None]):
 
     async def _refresh(self) -> None:
         """Bring the screen in line with the conversation."""
-        messages = self.query_one("#messages", MessageList)
-        before: MessageLine | None = None
+        self._title.update(f"{printable(self._peer)}  {self._presence}".rstrip())
         wanted = self.conversation.lines()
         keys = {line.key for line in wanted}
         for key in [key for key in self._lines if key not in keys]:
             await self._lines.pop(key).remove()
-        for line in reversed(wanted):
+        fresh: list[MessageLine] = []
+        for line in wanted:
             shown = self._lines.get(line.key)
             if shown is None:
-                shown = self._lines[line.key] = MessageLine(line)
-                await messages.mount(shown, before=before)
-            else:
-                shown.show(line)
-            before = shown
-        title = f"{printable(self._peer)}  {self._presence}".rstrip()
-        self.query_one("#title", Static).update(title)
+                fresh.append(MessageLine(line))
+                self._lines[line.key] = fresh[-1]
+                continue
+            shown.show(line)
+            await self._insert(fresh, shown)
+            fresh = []
+        await self._insert(fresh, None)
+
+    async def _insert(self, fresh: list[MessageLine], before: MessageLine | None) -> None:
+        if fresh and self._messages.is_attached:  # not while the window is being closed
+            await self._messages.mount(*fresh, before=before)
 
     def _show_banner(self, text: str) -> None:
-        banner = self.query_one("#banner", Static)
-        banner.update(printable(text))
-        banner.display = bool(text)
+        self._banner.update(printable(text))
+        self._banner.display = bool(text)
 
     def _show_typing(self, typing: Typing) -> None:
         if self._typing_timer is not None:
             self._typing_timer.stop()
         text = f"{printable(self._peer)} is typing …" if typing.active else ""
-        self.query_one("#typing", Static).update(text)
+        self._typing.update(text)
         self._typing_timer = self.set_timer(typing.expires_in_ms / 1000, self._stopped_typing)
 
     def _stopped_typing(self) -> None:
-        self.query_one("#typing", Static).update("")
+        self._typing.update("")
 
 
 def _content(line: Line) -> Content:
