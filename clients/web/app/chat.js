@@ -11,6 +11,7 @@ import { ThreadView } from "./thread-view.js";
 import * as time from "./time.js";
 
 const QUIET_MS = 1_500;
+const MINUTE_MS = 60_000;
 
 export class Chat {
   #duet;
@@ -111,6 +112,8 @@ export class Chat {
       announce(`${where}${oneLine(message.text)}`);
     });
     this.#duet.on("state", (detail) => this.#stateChanged(detail));
+    this.#duet.on("live", () => this.#open?.thread.isLoaded === false && this.#thread.reload().catch(() => {}));
+    setInterval(() => this.#timePasses(), MINUTE_MS);
     addEventListener("hashchange", () => this.#route());
     addEventListener("keydown", (event) => {
       if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "k") {
@@ -120,6 +123,12 @@ export class Chat {
         if (document.activeElement?.closest?.(".thread-body")) this.#composer.focus();
       }
     });
+  }
+
+  #timePasses() {
+    this.#sidebar.update();
+    this.#thread.update();
+    this.updateHead();
   }
 
   /* ---- Where one is ---- */
@@ -136,7 +145,7 @@ export class Chat {
   #wantedSeq = null;
 
   async #route() {
-    const wanted = decodeURIComponent(location.hash.replace(/^#\/?/, ""));
+    const wanted = placeOf(location.hash);
     if (wanted === "") return this.#show(null);
     const seq = this.#wantedSeq;
     this.#wantedSeq = null;
@@ -266,7 +275,7 @@ export class Chat {
   }
 
   #openMenu(row, message, button) {
-    const mine = message.from === this.model.me?.id;
+    const mine = message.from === this.model.ownId;
     const items = [
       ["Copy text", () => navigator.clipboard?.writeText(message.text)],
       mine && ["Edit", () => this.#composer.edit(message)],
@@ -370,6 +379,15 @@ export class Chat {
     this.#banner.hidden = content === null;
     if (content === null) return this.#banner.replaceChildren();
     this.#banner.replaceChildren(icon("clock"), ...content, h("button", { type: "button", class: "link", onclick: action[1] }, action[0]));
+  }
+}
+
+/** What the address names: a username, `id/` and an id, or nothing. */
+function placeOf(hash) {
+  try {
+    return decodeURIComponent(hash.replace(/^#\/?/, ""));
+  } catch {
+    return "";
   }
 }
 

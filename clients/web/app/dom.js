@@ -1,5 +1,6 @@
 /** Making elements. Text only ever becomes text nodes: nothing here parses HTML. */
 
+const HIDDEN_MS = 250;
 const SVG = "http://www.w3.org/2000/svg";
 
 /**
@@ -98,9 +99,8 @@ export function onceAFrame(work) {
       isWaiting = false;
       work();
     };
-    // A hidden tab gets no frames, but its title and marks should still be right.
-    if (document.hidden) setTimeout(run);
-    else requestAnimationFrame(run);
+    requestAnimationFrame(run);
+    setTimeout(run, HIDDEN_MS); // a hidden tab gets no frames, but its title should be right
   };
 }
 

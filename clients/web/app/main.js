@@ -5,6 +5,7 @@ import { letIn } from "./auth.js";
 import { allowImages } from "./avatar.js";
 import { Chat } from "./chat.js";
 
+const REASON = "duet-reason";
 const root = document.getElementById("app");
 
 /** The browser's database, or memory where it is switched off. */
@@ -35,13 +36,14 @@ async function main() {
   allowImages(config.image_origins);
   const account = new Account({ url: location.origin, store });
   await account.load();
-  let reason;
-  for (;;) {
-    if (!account.session) {
-      await Promise.race([letIn(root, account, { reason }), comesIn(account)]);
-    }
-    reason = await converse(account, config);
+  if (!account.session) {
+    const reason = sessionStorage.getItem(REASON);
+    sessionStorage.removeItem(REASON);
+    await Promise.race([letIn(root, account, { reason }), comesIn(account)]);
   }
+  sessionStorage.setItem(REASON, await converse(account, config));
+  location.hash = "";
+  location.reload(); // nothing of the one who was here stays behind
 }
 
 /** Another tab has logged in. */
@@ -74,9 +76,6 @@ async function converse(account, config) {
   const reason = await ended;
   if (account.session) await account.forget();
   await duet.stop();
-  location.hash = "";
-  delete document.body.dataset.pane;
-  document.title = "Duet";
   return reason;
 }
 

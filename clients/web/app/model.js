@@ -77,6 +77,10 @@ export class Model extends EventTarget {
     return this.#next !== null;
   }
 
+  get ownId() {
+    return this.#duet.user?.id;
+  }
+
   get unread() {
     let sum = 0;
     for (const conversation of this.conversations.values()) sum += conversation.unread;
@@ -258,6 +262,7 @@ export class Model extends EventTarget {
     if (fresh) {
       for (const conversation of this.conversations.values()) conversation.thread = new Thread();
     }
+    if (this.me === null) this.loadOwn().catch(() => {});
     try {
       await Promise.all([this.refresh(), this.loadBlocked()]);
     } catch (error) {
@@ -296,7 +301,7 @@ export class Model extends EventTarget {
   }
 
   #message(frame) {
-    const mine = frame.from === this.#duet.user.id;
+    const mine = frame.from === this.ownId;
     const conversation = this.#of(mine ? frame.to : frame.from);
     this.#setConversationId(conversation, frame.conversation);
     conversation.thread.add(frame);
@@ -324,7 +329,7 @@ export class Model extends EventTarget {
     const message = {
       conversation: ack.conversation,
       seq: ack.seq,
-      from: this.#duet.user.id,
+      from: this.ownId,
       to: entry.to,
       text: entry.text,
       sent_at: ack.sent_at,
@@ -371,7 +376,7 @@ export class Model extends EventTarget {
   #receipt({ conversation: id, user, received, read }) {
     const conversation = this.#byConversation.get(id);
     if (!conversation) return;
-    if (user === this.#duet.user.id) {
+    if (user === this.ownId) {
       if (read > conversation.read) {
         conversation.read = read;
         this.#recount(conversation);

@@ -156,7 +156,7 @@ export class Sidebar {
     const pending = this.#model.pending(conversation).at(-1);
     const { last, unread, name } = conversation;
     const isOpen = conversation.peerId === this.#openId;
-    const mine = !pending && last?.from === this.#model.me?.id;
+    const mine = !pending && last?.from === this.#model.ownId;
     const progress = mine && last && !last.deleted ? this.#model.progress(conversation, last) : null;
     const preview = conversation.isTyping
       ? "typing…"
@@ -269,7 +269,7 @@ export class Sidebar {
     if (this.#within || !USERNAME_PREFIX.test(prefix)) return [];
     try {
       const { users } = await this.#account.findUsers(prefix, { limit: PEOPLE_SHOWN + 1 });
-      return users.filter((user) => user.id !== this.#model.me?.id).slice(0, PEOPLE_SHOWN);
+      return users.filter((user) => user.id !== this.#model.ownId).slice(0, PEOPLE_SHOWN);
     } catch {
       return [];
     }

@@ -106,13 +106,12 @@ export class ThreadView {
   /** The last own message that can still be edited. */
   lastOwn() {
     return this.#conversation?.thread.messages.findLast(
-      (message) => message.from === this.#model.me?.id && !message.deleted,
+      (message) => message.from === this.#model.ownId && !message.deleted,
     );
   }
 
   #placeAtEnd() {
     const { thread } = this.#conversation;
-    this.element.classList.remove("is-loading");
     this.#to = thread.hi;
     this.#from = Math.max(thread.lo, thread.hi - FIRST_ROWS + 1);
     this.#isStuck = true;
@@ -121,7 +120,6 @@ export class ThreadView {
 
   #placeAround(seq) {
     const { thread } = this.#conversation;
-    this.element.classList.remove("is-loading");
     this.#from = Math.max(thread.lo, seq - STEP);
     this.#to = Math.min(thread.hi, seq + STEP);
     this.#target = seq;
@@ -204,9 +202,11 @@ export class ThreadView {
 
   #render() {
     const conversation = this.#conversation;
-    if (!conversation?.thread.isLoaded) return;
+    if (!conversation) return;
     const { thread } = conversation;
-    const pending = thread.atEnd ? this.#model.pending(conversation) : [];
+    const pending = thread.atEnd || !thread.isLoaded ? this.#model.pending(conversation) : [];
+    if (!thread.isLoaded && pending.length === 0) return;
+    this.element.classList.remove("is-loading");
     if (this.#isStuck) {
       this.#to = thread.hi;
       this.#from = Math.max(thread.lo, Math.min(this.#from || thread.hi - FIRST_ROWS, thread.hi), this.#to - MAX_ROWS + 1);
@@ -271,13 +271,13 @@ export class ThreadView {
     const first = thread.messages[this.#from - thread.lo];
     if (thread.messages.length === 0 && pending.length === 0) return [this.#greeting(conversation)];
     if (first && first.seq === 1) rows.push(this.#beginning(conversation));
-    else if (thread.hasOlder || this.#from > thread.lo) rows.push(LOADING);
+    else if (thread.hasOlder || this.#from > thread.lo || !thread.isLoaded) rows.push(LOADING);
     const shown = thread.messages.slice(this.#from - thread.lo, this.#to - thread.lo + 1);
     const early = this.#to === thread.hi ? [...thread.early.values()].sort((a, b) => a.seq - b.seq) : [];
     const items = [
       ...shown.map((message) => ({ message })),
       ...early.map((message) => ({ message })),
-      ...(this.#to === thread.hi ? pending.map((entry) => ({ entry, message: asMessage(entry, this.#model.me) })) : []),
+      ...(this.#to === thread.hi ? pending.map((entry) => ({ entry, message: asMessage(entry, this.#model.ownId) })) : []),
     ];
     let before = null;
     for (const [i, item] of items.entries()) {
@@ -326,7 +326,7 @@ export class ThreadView {
   }
 
   #row(conversation, { message, entry }, startsGroup, endsGroup) {
-    const mine = message.from === this.#model.me?.id;
+    const mine = message.from === this.#model.ownId;
     const progress = !mine
       ? null
       : entry
@@ -416,9 +416,9 @@ const separator = (key, label, kind) => ({
 const joins = (before, after) =>
   before !== null && before.from === after.from && new Date(after.sent_at) - new Date(before.sent_at) < GROUP_MS;
 
-const asMessage = (entry, me) => ({
+const asMessage = (entry, from) => ({
   id: entry.id,
-  from: me?.id,
+  from,
   text: entry.text,
   sent_at: new Date(entry.created_at).toISOString(),
 });
