@@ -435,3 +435,13 @@ async def test_close_in_the_middle_of_a_replay_is_answered(
         assert await reader.close_code() == 1000
     await until(lambda: gateway.connections_of(bob.user_id) == 0)
     gc.collect()
+
+
+async def test_megabytes_in_a_row_are_taken_in_without_a_stall(
+    gateway: TestGateway, ann: FakeSession, bob: FakeSession
+) -> None:
+    """A receive buffer below a segment made each one wait for a timer of TCP, until keep-alive."""
+    async with gateway.talking(ann) as a:
+        async with asyncio.timeout(8):
+            await send_many(a, bob.user_id, 0, 1000, "x" * 2000)
+            assert await acks(a, 1000) == list(range(1, 1001))
