@@ -15,6 +15,10 @@ _decoder = msgspec.json.Decoder(Request)
 _encoder = msgspec.json.Encoder()
 
 
+_MAX_REASON_CHARACTERS = 200
+"""msgspec repeats an unknown `type`, however long it is."""
+
+
 class MalformedJson(ValueError):
     """The text is not JSON; nothing after it can be trusted, so close."""
 
@@ -53,7 +57,7 @@ def decode(raw: bytes | bytearray | str) -> Request:
     except UnicodeError:
         raise InvalidUtf8("not UTF-8") from None
     except msgspec.ValidationError as error:
-        raise InvalidFrame(str(error), _request_id(raw)) from None
+        raise InvalidFrame(_shortened(str(error)), _request_id(raw)) from None
     except msgspec.DecodeError as error:
         raise MalformedJson(str(error)) from None
     except RecursionError:
@@ -63,6 +67,13 @@ def decode(raw: bytes | bytearray | str) -> Request:
 def encode(frame: ServerFrame) -> bytes:
     """Write one server frame as UTF-8 JSON."""
     return _encoder.encode(frame)
+
+
+def _shortened(reason: str) -> str:
+    """Cut the value out of a reason that repeats too much of it: the end says where it was."""
+    if len(reason) <= _MAX_REASON_CHARACTERS:
+        return reason
+    return f"{reason[: _MAX_REASON_CHARACTERS // 2]}…{reason[-_MAX_REASON_CHARACTERS // 2 :]}"
 
 
 def _request_id(raw: bytes | bytearray | str) -> str | None:
