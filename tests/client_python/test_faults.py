@@ -2,16 +2,18 @@
 
 import asyncio
 import contextlib
+import itertools
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from duet_client import Client, FileCredentials, NewMessage, Tokens
-from tests.client_python import talker
+from tests.client_python import listener, talker
 from tests.client_python.proxy import Fault, Proxy, Rule, kind_is
 from tests.client_python.services import Duet, expect
 
@@ -150,31 +152,54 @@ async def test_process_killed_while_sending_loses_doubles_and_reorders_nothing(
     FileCredentials(tmp_path / "tokens").save(ann)
     queued = 0
     for stop_after in (30, 70, 110):
-        async with _talking(duet, bob, tmp_path, queued, 199) as process:
+        arguments = (bob.user_id, str(queued), "199")
+        async with _running(duet, talker, tmp_path, *arguments) as process:
             queued = await _read_until(process, stop_after) + 1
             process.kill()
-    async with _talking(duet, bob, tmp_path, queued, 199) as process:
+    async with _running(duet, talker, tmp_path, bob.user_id, str(queued), "199") as process:
         await _read_until(process, None)
         assert await process.wait() == 0
     async with duet.connect(bob, tmp_path / "b") as b:
         assert await _stored(b, ann.user_id) == [str(number) for number in range(200)]
 
 
+async def test_process_killed_while_receiving_misses_nothing_and_repeats_little(
+    duet: Duet, ann: Tokens, bob: Tokens, tmp_path: Path
+) -> None:
+    FileCredentials(tmp_path / "tokens").save(bob)
+    texts = [str(number) for number in range(400)]
+    runs: list[list[str]] = []
+    async with duet.connect(ann, tmp_path / "a") as a:
+        async with _running(duet, listener, tmp_path) as process:
+            assert await _lines(process, 1) == ["connected"]
+        for text in texts:
+            await a.send(bob.user_id, text)
+        for count in (100, 150, None):
+            async with _running(duet, listener, tmp_path) as process:
+                seen = (await _lines(process, 1 + (count or 400), last="399"))[1:]
+                runs.append(seen)
+    assert runs[0] == texts[:100]
+    for before, after in itertools.pairwise(runs):
+        repeated = int(before[-1]) + 1 - int(after[0])
+        assert 0 <= repeated <= 64
+        assert after == texts[int(after[0]) :][: len(after)]
+    assert runs[-1][-1] == "399"
+
+
 @contextlib.asynccontextmanager
-async def _talking(
-    duet: Duet, to: Tokens, folder: Path, first: int, last: int
+async def _running(
+    duet: Duet, script: ModuleType, folder: Path, *arguments: str
 ) -> AsyncIterator[Process]:
+    """Run a script as a process of its own, killed at the end."""
     paths = os.pathsep.join(path for path in sys.path if path)
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        str(talker.__file__),
+        str(script.__file__),
         duet.profile_url,
         duet.gateway.url,
         str(folder / "tokens"),
         str(folder / "state"),
-        to.user_id,
-        str(first),
-        str(last),
+        *arguments,
         stdout=PIPE,
         env={**os.environ, "PYTHONPATH": paths},
     )
@@ -186,6 +211,16 @@ async def _talking(
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
         await process.communicate()
+
+
+async def _lines(process: Process, count: int, last: str = "") -> list[str]:
+    """Read so many lines, or up to one that is `last`."""
+    assert process.stdout is not None
+    lines: list[str] = []
+    while len(lines) < count and last not in lines[-1:]:
+        lines.append((await process.stdout.readline()).decode().rstrip())
+        assert lines[-1]
+    return lines
 
 
 async def _read_until(process: Process, number: int | None) -> int:

@@ -83,10 +83,9 @@ class Client:
             LoginRequired, ConnectionEnded: there will be none.
         """
         self._engine.link.retry_now()
-        while not self.is_connected:
-            await self._engine.settled.wait()
-            if self._engine.ended is not None:
-                raise self._engine.ended
+        await self._engine.settled.wait()
+        if self._engine.ended is not None:
+            raise self._engine.ended
 
     def events(self) -> EventStream:
         """Iterate over what happens, in order, without end: `async for event in me.events()`.

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from duet_client.account import Account
@@ -94,10 +94,8 @@ class Engine:
 
     def start(self) -> None:
         """Connect, and stay connected."""
-        for work in (self.link.run(), self._pump()):
-            task = asyncio.get_running_loop().create_task(work)
-            task.add_done_callback(self._stopped)
-            self._tasks.append(task)
+        self._start(self.link.run())
+        self._start(self._pump())
 
     async def close(self) -> None:
         """Disconnect, store what is not yet stored, and leave no task behind."""
@@ -127,17 +125,17 @@ class Engine:
 
     def connected(self, frame: Connected) -> None:
         """Send again what has no answer; the rest follows by itself."""
-        if self.inbox.position is None:
-            self.inbox.put_logged(None, frame.cursor)
-            self._store_first_cursor(frame.cursor)
         self.inbox.connected()
         self._messages.adopt(frame.limits.messages_per_s, frame.limits.message_burst)
         self._requests.adopt(
             max(_REQUESTS_PER_S, frame.limits.messages_per_s),
             max(_REQUEST_BURST, frame.limits.message_burst),
         )
-        self.settled.set()
-        self.inbox.put(ConnectionRestored())
+        if self.inbox.position is None:
+            self.inbox.put_logged(None, frame.cursor)
+            self._start(self._store_first_cursor(frame.cursor))
+        else:
+            self._announce()
         self._wake()
 
     def lost(self, reason: str, retry_in_s: float) -> None:
@@ -261,11 +259,20 @@ class Engine:
         if conversation in self._marks and self.ended is None:
             self._mark(conversation)
 
-    def _store_first_cursor(self, cursor: str) -> None:
-        """Should the process die before the first event, what comes after this is not missed."""
-        task = asyncio.get_running_loop().create_task(self._state.handled(cursor))
-        self._tasks.append(task)
+    async def _store_first_cursor(self, cursor: str) -> None:
+        """Whoever has seen that there is a connection misses nothing from then on, even killed."""
+        await self._state.handled(cursor)
+        self._announce()
+
+    def _announce(self) -> None:
+        if self.link.is_live and self.ended is None:
+            self.settled.set()
+            self.inbox.put(ConnectionRestored())
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         task.add_done_callback(self._stopped)
+        self._tasks.append(task)
 
     def _wake(self) -> None:
         self._woken.set()
