@@ -195,7 +195,7 @@ class Session:
             error_frame(
                 ErrorCode.RATE_LIMITED,
                 request_id=request_id,
-                retry_after_ms=int(wait_s * 1000) + 1,
+                retry_after_ms=int(wait_s * 1000) + 2,  # never a rounding error too early
             )
         )
 

@@ -63,7 +63,7 @@ async def test_refused_message_is_taken_after_exactly_the_told_wait(
         await a.send(type="send", id="more", to=bob.user_id, text="more")
         error = await a.expect_error("rate_limited", id="more", retryable=True)
         assert len(stored_messages(gateway.database)) == 5
-        clock.advance((error["retry_after_ms"] - 2) / 1000)
+        clock.advance((error["retry_after_ms"] - 4) / 1000)
         await a.send(type="send", id="more", to=bob.user_id, text="more")
         error = await a.expect_error("rate_limited", id="more")
         clock.advance(error["retry_after_ms"] / 1000)
