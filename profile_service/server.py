@@ -9,14 +9,72 @@ from collections.abc import Callable, Iterator, Sequence
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-__all__ = ["AddressUnusable", "Server", "bind"]
+__all__ = ["AddressUnusable", "BoundedHeadProtocol", "Server", "bind"]
 
 BACKLOG = 2048
 
 
 class AddressUnusable(Exception):
     """The service cannot listen there. The message says why and what to do."""
+
+
+class BoundedHeadProtocol(HttpToolsProtocol):
+    """Ends connections that do not say in time, or in few enough bytes, what they want.
+
+    uvicorn waits for ever for the end of a request's head, and keeps however much of it arrives: a
+    few thousand connections that send a byte a minute, or one that sends headers without end, would
+    take the service down. Bodies have their own bounds (`http_api.operation`).
+    """
+
+    head_timeout_s = 10.0
+    max_head_bytes = 65_536
+
+    _deadline: asyncio.TimerHandle | None = None
+    _head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """The first request's head is due."""
+        super().connection_made(transport)
+        self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; only those of a head count."""
+        if self._deadline is not None:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._deadline is not None and self._head_bytes > self.max_head_bytes:
+            self._give_up()
+
+    def on_message_begin(self) -> None:
+        """A further request on this connection begins."""
+        super().on_message_begin()
+        if self._deadline is None:
+            self._expect_head()
+
+    def on_headers_complete(self) -> None:
+        """The head is here."""
+        self._forget_head()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock with the connection."""
+        self._forget_head()
+        super().connection_lost(exc)
+
+    def _expect_head(self) -> None:
+        self._head_bytes = 0
+        self._deadline = self.loop.call_later(self.head_timeout_s, self._give_up)
+
+    def _forget_head(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _give_up(self) -> None:
+        self._forget_head()
+        self.transport.abort()
 
 
 class Server(uvicorn.Server):
@@ -39,7 +97,7 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 application,
                 loop="uvloop",
-                http="httptools",
+                http=BoundedHeadProtocol,
                 ws="none",
                 lifespan="off",
                 interface="asgi3",
