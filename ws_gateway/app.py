@@ -38,7 +38,7 @@ from ws_gateway.settings import Settings
 
 __all__ = ["Gateway", "run", "serving"]
 
-_TIDY_UP_INTERVAL_S = 1.0
+_TIDY_UP_INTERVAL_S = 0.2
 _BYTES_PER_REQUEST = 2048
 """More than requests take on average: whoever keeps to the limit on requests never meets this."""
 
@@ -136,7 +136,7 @@ class Gateway:
         while True:
             await asyncio.sleep(_TIDY_UP_INTERVAL_S)
             try:
-                await self._stores.messages.write_deliveries()
+                await self._stores.messages.tidy_up()
                 while not self.messenger.waiting:
                     if await self._stores.archive.index_search():
                         break

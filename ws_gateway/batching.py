@@ -23,7 +23,7 @@ class Batcher(Generic[Question, Answer]):
         ask: Callable[[Sequence[Question]], Awaitable[Sequence[Answer]]],
         *,
         max_batch: int,
-        max_calls: int = 2,
+        max_calls: int = 1,
     ) -> None:
         self._ask = ask
         self._max_batch = max_batch

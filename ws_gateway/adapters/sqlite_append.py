@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from shared.ids import ConversationId, UserId, conversation_id
+from ws_gateway.adapters.sqlite_backlog import Backlog, Sent, place
 from ws_gateway.adapters.sqlite_revise import Revise
 from ws_gateway.adapters.sqlite_rows import COLUMNS, JOINS, is_blocked, message_of
 from ws_gateway.conversations import (
@@ -37,9 +38,15 @@ class Route(msgspec.Struct, frozen=True):
 
     conversation: int
     conversation_id: ConversationId
-    sender: int
+    low: int
+    high: int
     sender_is_low: bool
     blocked: bool
+
+    @property
+    def sender(self) -> int:
+        """The sender's key."""
+        return self.low if self.sender_is_low else self.high
 
 
 class LogCache:
@@ -52,29 +59,36 @@ class LogCache:
         self.routes: dict[Pair, Route] = {}
         self.last: dict[int, tuple[int, int]] = {}
         """For each conversation its last seq, and how many messages of its `low` that makes."""
-        self.is_complete = False
-        """Whether every conversation with messages that are not settled yet is in `last`."""
 
     def forget(self) -> None:
-        """Start afresh; the next transaction must settle before it looks anything up."""
+        """Start afresh."""
         self.routes.clear()
         self.last.clear()
-        self.is_complete = False
 
-    @property
-    def is_full(self) -> bool:
-        """Whether it is time to start afresh."""
-        return len(self.routes) > _MAX_CACHED or len(self.last) > _MAX_CACHED
+    def bound(self) -> None:
+        """Start afresh when too much is remembered."""
+        if len(self.routes) > _MAX_CACHED or len(self.last) > _MAX_CACHED:
+            self.forget()
 
 
 class Append:
-    """One transaction's work; events get the positions after `position`."""
+    """One transaction's work; events get the positions after `position`.
+
+    `sent` is what the backlog must take once this is committed.
+    """
 
     def __init__(
-        self, connection: sqlite3.Connection, cache: LogCache, position: int, at_ms: int
+        self,
+        connection: sqlite3.Connection,
+        cache: LogCache,
+        backlog: Backlog,
+        position: int,
+        at_ms: int,
     ) -> None:
+        self.sent: list[Sent] = []
         self._connection = connection
         self._cache = cache
+        self._backlog = backlog
         self._at_ms = at_ms
         self.position = position
         self._messages: list[tuple[Any, ...]] = []
@@ -97,7 +111,7 @@ class Append:
     def _revise(self, change: Edit | Deletion | Mark | Erasure) -> Outcome:
         if not isinstance(change, Mark):  # marks look at nothing that was gathered
             self._flush()
-        revise = Revise(self._connection, self.position, self._at_ms, self._last_of)
+        revise = Revise(self._connection, self.position, self._at_ms, self)
         outcome = revise.make(change)
         self.position = revise.position
         if isinstance(outcome, Appended):
@@ -117,7 +131,7 @@ class Append:
         route = self._route(draft)
         if route.blocked:
             return Blocked()
-        last_seq, low_count = self._last_of(route.conversation)
+        last_seq, low_count = self.last_of(route.conversation)
         seq, low_count = last_seq + 1, low_count + route.sender_is_low
         self._cache.last[route.conversation] = (seq, low_count)
         self.position += 1
@@ -143,6 +157,17 @@ class Append:
                 draft.text,
             )
         )
+        self.sent.append(
+            Sent(
+                route.conversation,
+                route.low,
+                route.high,
+                (draft.sender, draft.recipient),
+                seq,
+                self.position,
+                low_count,
+            )
+        )
         return Appended(Event(EventKind.SENT, self.position, message), duplicate=False)
 
     def _flush(self) -> None:
@@ -162,16 +187,31 @@ class Append:
         rows = self._connection.execute(_STORED_BEFORE, (wanted,))
         return {(row[3], row[5]): message_of(row) for row in rows}
 
-    def _last_of(self, conversation: int) -> tuple[int, int]:
+    def last_of(self, conversation: int) -> tuple[int, int]:
         """Return the last seq of a conversation and its count of the low one's messages."""
         last = self._cache.last.get(conversation)
         if last is None:
-            last = self._cache.last[conversation] = self._connection.execute(
-                "SELECT places.seq, messages.low_count FROM places JOIN messages USING (position)"
-                " WHERE places.conversation = ? ORDER BY places.seq DESC LIMIT 1",
-                (conversation,),
-            ).fetchone() or (0, 0)
+            waiting = self._backlog.of(conversation)
+            last = (
+                (waiting[-1].seq, waiting[-1].low_count)
+                if waiting
+                else self._stored_last(conversation)
+            )
+            self._cache.last[conversation] = last
         return last
+
+    def place(self, conversation: int) -> None:
+        """Make every message of a conversation findable by its seq."""
+        place(self._connection, self._backlog.of(conversation))
+        place(self._connection, [m for m in self.sent if m.conversation == conversation])
+
+    def _stored_last(self, conversation: int) -> tuple[int, int]:
+        seq, low_count = self._connection.execute(
+            "SELECT places.seq, messages.low_count FROM places JOIN messages USING (position)"
+            " WHERE places.conversation = ? ORDER BY places.seq DESC LIMIT 1",
+            (conversation,),
+        ).fetchone() or (0, 0)
+        return seq, low_count
 
     def _route(self, draft: Draft) -> Route:
         pair = (draft.sender, draft.recipient)
@@ -186,7 +226,7 @@ class Append:
         public_id = conversation_id(sender, recipient)
         key, peer = (low, high) if sender == low_id else (high, low)
         if is_blocked(self._connection, peer, key):  # and begins no conversation
-            return Route(0, public_id, key, sender == low_id, blocked=True)
+            return Route(0, public_id, low, high, sender == low_id, blocked=True)
         execute = self._connection.execute
         found = execute("SELECT key FROM conversations WHERE id = ?", (public_id,)).fetchone()
         if found is None:
@@ -198,7 +238,7 @@ class Append:
                 "INSERT INTO members (user, conversation, peer) VALUES (?, ?, ?)",
                 [(low, found[0], high), (high, found[0], low)],
             )
-        return Route(found[0], public_id, key, sender == low_id, blocked=False)
+        return Route(found[0], public_id, low, high, sender == low_id, blocked=False)
 
     def _user(self, user_id: UserId) -> int:
         self._connection.execute("INSERT OR IGNORE INTO users (id) VALUES (?)", (user_id,))

@@ -31,10 +31,10 @@ class SqliteMessageArchive:
     def __init__(
         self,
         database: Database,
-        settle: Callable[[], Awaitable[None]],
+        settle: Callable[[UserId], Awaitable[None]],
         write_deliveries: Callable[[], Awaitable[None]],
     ) -> None:
-        """`settle` brings what follows the log up to it; every read calls it first.
+        """`settle` brings what follows the log up to it for a user; every read calls it first.
 
         `write_deliveries` writes down the deliveries that are remembered only so far.
         """
@@ -53,7 +53,7 @@ class SqliteMessageArchive:
     ) -> MessagePage:
         """Return messages of two people; see `MessageArchive`."""
         public_id = conversation_id(user_id, peer_id)
-        await self._settle()
+        await self._settle(user_id)
 
         def read(connection: sqlite3.Connection) -> MessagePage:
             newest_first = after is None
@@ -72,7 +72,7 @@ class SqliteMessageArchive:
         self, user_id: UserId, before_position: int | None, limit: int
     ) -> list[ConversationSummary]:
         """Return a user's conversations; see `MessageArchive`."""
-        await self._settle()
+        await self._settle(user_id)
 
         def read(connection: sqlite3.Connection) -> list[ConversationSummary]:
             rows = connection.execute(
@@ -89,7 +89,7 @@ class SqliteMessageArchive:
 
     async def peers(self, user_id: UserId, after: int, limit: int) -> list[tuple[int, UserId]]:
         """Return whom a user has a conversation with; see `MessageArchive`."""
-        await self._settle()
+        await self._settle(user_id)
 
         def read(connection: sqlite3.Connection) -> list[tuple[int, UserId]]:
             key = key_of(connection, user_id)
@@ -139,7 +139,7 @@ class SqliteMessageArchive:
 
     async def trace(self, user_id: UserId, conversation: ConversationId, seq: int) -> Trace | None:
         """Return what happened to a message; see `MessageArchive`."""
-        await self._settle()
+        await self._settle(user_id)
         await self._write_deliveries()
 
         def read(connection: sqlite3.Connection) -> Trace | None:

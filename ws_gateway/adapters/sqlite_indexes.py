@@ -75,12 +75,12 @@ class SearchEntry:
 
 
 _FILL_PLACES = """
-INSERT INTO places (conversation, seq, position)
+INSERT OR IGNORE INTO places (conversation, seq, position)
 SELECT conversation, seq, position FROM messages WHERE position > ? ORDER BY 1, 2
 """
 
 _FILL_INBOXES = """
-INSERT INTO inbox (user, position)
+INSERT OR IGNORE INTO inbox (user, position)
 SELECT low, position FROM messages JOIN conversations ON key = conversation
     WHERE position > :settled
 UNION ALL

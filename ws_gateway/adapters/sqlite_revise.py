@@ -1,13 +1,12 @@
 """Everything in a batch but sending: edits, deletions, marks, erasures. In the writer's thread."""
 
 import sqlite3
-from collections.abc import Callable
-from typing import TypeAlias
+from typing import Protocol
 
 import msgspec
 
 from shared.ids import ConversationId, UserId
-from ws_gateway.adapters.sqlite_indexes import SearchEntry, settle
+from ws_gateway.adapters.sqlite_indexes import SearchEntry
 from ws_gateway.adapters.sqlite_rows import (
     COLUMNS,
     JOINS,
@@ -39,25 +38,38 @@ __all__ = ["Revise", "erased_event"]
 _ERASE_CHUNK = 1000
 """Messages that one transaction erases: the others wait for it, a few tens of milliseconds."""
 
-_LastOf: TypeAlias = Callable[[int], tuple[int, int]]
+
+class Conversations(Protocol):
+    """What the transaction knows of conversations beside the tables."""
+
+    def last_of(self, conversation: int) -> tuple[int, int]: ...
+    def place(self, conversation: int) -> None: ...
 
 
 class Revise:
     """One change's work within a transaction; an event gets the position after `position`."""
 
     def __init__(
-        self, connection: sqlite3.Connection, position: int, at_ms: int, last_of: _LastOf
+        self,
+        connection: sqlite3.Connection,
+        position: int,
+        at_ms: int,
+        conversations: Conversations,
     ) -> None:
         self._connection = connection
         self._at_ms = at_ms
-        self._last_of = last_of
+        self._conversations = conversations
         self.position = position
 
     def make(self, change: Edit | Deletion | Mark | Erasure) -> Outcome:
         """Make the change; return what became of it."""
         if isinstance(change, Mark):
             return self._mark(change)
-        settle(self._connection)
+        found = self._connection.execute(
+            "SELECT key FROM conversations WHERE id = ?", (change.conversation,)
+        ).fetchone()
+        if found is not None:
+            self._conversations.place(found[0])
         return self._erase(change) if isinstance(change, Erasure) else self._revise(change)
 
     def _revise(self, change: Edit | Deletion) -> Outcome:
@@ -86,11 +98,7 @@ class Revise:
             if isinstance(change, Edit):
                 return Conflict()
             return Appended(Event(kind, message.position, message), duplicate=True)
-        self.position += 1
-        self._connection.execute(
-            "INSERT INTO revisions VALUES (?, ?, ?, ?, ?)",
-            (self.position, conversation, message.position, kind, author),
-        )
+        self._log(conversation, (low, high), message.position, kind, author)
         self._connection.execute(
             "INSERT INTO changes VALUES (?, ?, ?, ?)",
             (change.request_id, author, self.position, message.revision + 1),
@@ -101,6 +109,24 @@ class Revise:
         if not revised.deleted:
             search.add(revised.text)
         return Appended(Event(kind, self.position, revised), duplicate=False)
+
+    def _log(
+        self,
+        conversation: int,
+        people: tuple[int, int],
+        message: int | None,
+        kind: EventKind,
+        actor: int | None,
+    ) -> None:
+        """Put an event in the log, and in both inboxes."""
+        self.position += 1
+        self._connection.execute(
+            "INSERT INTO revisions VALUES (?, ?, ?, ?, ?)",
+            (self.position, conversation, message, kind, actor),
+        )
+        self._connection.executemany(
+            "INSERT INTO inbox VALUES (?, ?)", [(user, self.position) for user in people]
+        )
 
     def _rewrite(self, message: Message, text: str | None) -> Message:
         """Give a message another text, or none."""
@@ -119,7 +145,7 @@ class Revise:
 
     def _mark(self, mark: Mark) -> Outcome:
         row = self._connection.execute(_SIDE, (mark.user, mark.conversation)).fetchone()
-        if row is None or mark.seq > self._last_of(row[1])[0]:
+        if row is None or mark.seq > self._conversations.last_of(row[1])[0]:
             return NotFound()
         user, conversation, peer, received, read, shares_reads = row
         moved_received = mark.seq > received
@@ -165,11 +191,7 @@ class Revise:
         )
         if more:
             return Unfinished()
-        self.position += 1
-        self._connection.execute(
-            "INSERT INTO revisions VALUES (?, ?, NULL, ?, ?)",
-            (self.position, conversation, EventKind.ERASED, user),
-        )
+        self._log(conversation, (low, high), None, EventKind.ERASED, user)
         event = erased_event(erasure.conversation, erasure.user, peer, self.position)
         return Appended(event, duplicate=False)
 

@@ -1,5 +1,6 @@
 """The message store on SQLite: one file, nothing to install, durable when it returns."""
 
+import asyncio
 import sqlite3
 from collections.abc import Sequence
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from shared.ids import ConversationId, UserId
 from shared.sqlite import Database
 from ws_gateway.adapters.sqlite_append import Append, LogCache
+from ws_gateway.adapters.sqlite_backlog import Backlog, Slice, settle_slice
 from ws_gateway.adapters.sqlite_indexes import settle
 from ws_gateway.adapters.sqlite_revise import erased_event
 from ws_gateway.adapters.sqlite_rows import COLUMNS, N_COLUMNS, available, message_of, user_key
@@ -15,8 +17,11 @@ from ws_gateway.ports import EventPage, StoreUnavailable
 
 __all__ = ["SqliteMessageStore"]
 
-_SETTLE_EVERY = 1000
-"""Events after which the indexes catch up with the log: a few milliseconds of work."""
+_MAX_UNSETTLED = 20_000
+"""Messages that may wait to be settled: so many a crash leaves to the next start."""
+_SETTLE_ABOVE = 10_000
+_SLICE = 500
+"""Messages that one transaction settles: the next batch waits for it, a millisecond or two."""
 
 
 class SqliteMessageStore:
@@ -29,8 +34,9 @@ class SqliteMessageStore:
         self._database = database
         self._epoch = epoch
         self._position = position
-        self._settled = position
         self._cache = LogCache()
+        self._backlog = Backlog()
+        self._settling = asyncio.Lock()
         self._deliveries: list[tuple[int, int, int]] = []
 
     @classmethod
@@ -55,35 +61,28 @@ class SqliteMessageStore:
 
     async def append_batch(self, changes: Sequence[Change], at_ms: int) -> list[Outcome]:
         """Make changes in one transaction; see `MessageStore`."""
+        while len(self._backlog) > _MAX_UNSETTLED:
+            await self._settle_oldest()
         position = self._position
-        deliveries: list[tuple[int, int, int]] = []
-        if position - self._settled >= _SETTLE_EVERY:
-            deliveries, self._deliveries = self._deliveries, []
 
-        def append(connection: sqlite3.Connection) -> tuple[list[Outcome], int, int]:
-            cache, settled = self._cache, self._settled
-            is_due = position - settled >= _SETTLE_EVERY
-            if is_due or not cache.is_complete or cache.is_full:
-                settled = settle(connection)
-            _insert_deliveries(connection, deliveries)
-            if not cache.is_complete or cache.is_full:
-                cache.forget()
-                cache.is_complete = True
-            work = Append(connection, cache, position, at_ms)
-            return work.make(changes), work.position, settled
+        def append(connection: sqlite3.Connection) -> tuple[list[Outcome], Append]:
+            self._cache.bound()
+            work = Append(connection, self._cache, self._backlog, position, at_ms)
+            return work.make(changes), work
 
         try:
-            outcomes, self._position, self._settled = await available(self._database.write(append))
+            outcomes, work = await available(self._database.write(append))
         except BaseException:
             self._cache.forget()  # it may name rows that were rolled back
-            self._deliveries[:0] = deliveries
             raise
+        self._position = work.position
+        self._backlog.add(work.sent)
         return outcomes
 
     async def events_after(self, user_id: UserId, position: int, limit: int) -> EventPage:
         """Return what concerns a user after `position`; see `MessageStore`."""
-        await self.settle()
-        settled = self._settled
+        settled = self._position
+        await self.settle(user_id)
 
         def read(connection: sqlite3.Connection) -> EventPage:
             rows = connection.execute(
@@ -113,10 +112,15 @@ class SqliteMessageStore:
         """Remember that an event went out; see `MessageStore`."""
         self._deliveries.append((position, connections, at_ms))
 
-    async def write_deliveries(self) -> None:
-        """Write down the deliveries that were noted."""
-        deliveries, self._deliveries = self._deliveries, []
+    async def write_deliveries(self, limit: int | None = None) -> None:
+        """Write down deliveries that were noted: all, or the first `limit`.
+
+        Raises:
+            StoreUnavailable: not now; they are kept.
+        """
+        deliveries = self._deliveries[:limit]
         if deliveries:
+            del self._deliveries[: len(deliveries)]
             try:
                 await available(self._database.write(lambda c: _insert_deliveries(c, deliveries)))
             except StoreUnavailable:
@@ -125,7 +129,7 @@ class SqliteMessageStore:
 
     async def conversations_to_erase(self, user_id: UserId) -> list[ConversationId]:
         """Return some conversations with text of this user; see `MessageStore`."""
-        await self.settle()
+        await self.settle(user_id)
 
         def read(connection: sqlite3.Connection) -> list[ConversationId]:
             rows = connection.execute(_TO_ERASE, (user_key(connection, user_id),))
@@ -145,14 +149,55 @@ class SqliteMessageStore:
             return False
         return True
 
-    async def settle(self) -> None:
-        """Bring what follows the log up to it: whatever was committed before can then be read.
+    async def settle(self, user_id: UserId) -> None:
+        """Bring what follows the log up to it for one user: all that was committed can be read.
 
         Raises:
             StoreUnavailable: not now.
         """
-        if self._settled < self._position:
-            self._settled = max(self._settled, await available(self._database.write(settle)))
+        async with self._settling:
+            await self._settle(self._backlog.of_user(user_id))
+
+    async def tidy_up(self) -> None:
+        """Settle some of what waits, when it is much, and write deliveries down, in small pieces.
+
+        Raises:
+            StoreUnavailable: not now.
+        """
+        while len(self._deliveries) > _SLICE:
+            await self.write_deliveries(_SLICE)
+        if len(self._backlog) > _SETTLE_ABOVE:
+            while len(self._backlog) > _SETTLE_ABOVE // 2:
+                await self._settle_oldest()
+            await self._note_settled()
+
+    async def settle_all(self) -> None:
+        """Settle everything: the next start has nothing to do.
+
+        Raises:
+            StoreUnavailable: not now.
+        """
+        while self._backlog:
+            await self._settle_oldest()
+        await self._note_settled()
+        await self.write_deliveries()
+
+    async def _settle_oldest(self) -> None:
+        async with self._settling:
+            await self._settle(self._backlog.oldest(_SLICE))
+
+    async def _settle(self, slices: Sequence[Slice]) -> None:
+        if slices:
+            await available(self._database.write(lambda c: settle_slice(c, slices)))
+            self._backlog.settled(slices)
+
+    async def _note_settled(self) -> None:
+        settled = self._backlog.settled_upto(self._position)
+
+        def note(connection: sqlite3.Connection) -> None:
+            connection.execute("UPDATE life SET settled = max(settled, ?)", (settled,))
+
+        await available(self._database.write(note))
 
 
 def _epoch(connection: sqlite3.Connection) -> str:

@@ -10,6 +10,7 @@ from shared.sqlite import Database
 from ws_gateway.adapters.sqlite_archive import SqliteMessageArchive
 from ws_gateway.adapters.sqlite_people import SqlitePeopleStore
 from ws_gateway.adapters.sqlite_store import SqliteMessageStore
+from ws_gateway.ports import StoreUnavailable
 
 __all__ = ["SqliteStores", "open_sqlite_stores"]
 
@@ -40,6 +41,7 @@ async def open_sqlite_stores(
         messages = await SqliteMessageStore.over(database)
         archive = SqliteMessageArchive(database, messages.settle, messages.write_deliveries)
         yield SqliteStores(messages, archive, SqlitePeopleStore(database, messages.forget_route))
-        await messages.write_deliveries()
+        with contextlib.suppress(StoreUnavailable):  # then the next start does it
+            await messages.settle_all()
     finally:
         await database.close()

@@ -99,14 +99,15 @@ async def log(tmp_path: Path) -> AsyncIterator[Log]:
         yield log
 
 
-@pytest.mark.parametrize("settle_every", [1, 4, 1000])
+@pytest.mark.parametrize("max_unsettled", [0, 4, 1000])
 @pytest.mark.parametrize("max_cached", [0, 2, 100_000])
 async def test_failed_transactions_skip_and_reuse_nothing(
-    log: Log, monkeypatch: pytest.MonkeyPatch, settle_every: int, max_cached: int
+    log: Log, monkeypatch: pytest.MonkeyPatch, max_unsettled: int, max_cached: int
 ) -> None:
-    monkeypatch.setattr(sqlite_store, "_SETTLE_EVERY", settle_every)
+    monkeypatch.setattr(sqlite_store, "_MAX_UNSETTLED", max_unsettled)
+    monkeypatch.setattr(sqlite_store, "_SLICE", 3)
     monkeypatch.setattr(sqlite_append, "_MAX_CACHED", max_cached)
-    choice = random.Random(f"{settle_every} {max_cached}")
+    choice = random.Random(f"{max_unsettled} {max_cached}")
     for _ in range(40):
         fault = choice.choice(["none", "none", "locked", "full"])
         drafts = log.drafts(choice)
@@ -153,10 +154,7 @@ async def test_log_goes_on_after_reopening_wherever_it_stood(tmp_path: Path) -> 
         await log.check()
 
 
-async def test_noted_deliveries_survive_a_failed_transaction(
-    log: Log, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sqlite_store, "_SETTLE_EVERY", 1)
+async def test_noted_deliveries_survive_a_failed_transaction(log: Log) -> None:
     choice = random.Random(5)
     await log.append(log.drafts(choice))
     log.store.note_delivery(1, 2, 77)
@@ -192,7 +190,7 @@ async def test_random_changes_of_every_kind_leave_everything_in_agreement(log: L
             await archive.index_search()
         elif action < 0.97:
             await erase(log.store, message.sender)
-    await log.store.settle()
+    await log.store.settle_all()
     while not await archive.index_search():
         pass
     assert search_index_is_sound(log.path)
