@@ -25,8 +25,9 @@ __all__ = ["KeyRing", "TokenAuthority", "TokenClaims", "key_id"]
 ACCESS_TYPE = "at+jwt"
 REFRESH_TYPE = "rt+jwt"
 MAX_TOKEN_CHARACTERS = 2048
-CLOCK_SKEW_S = 60
-"""A clock that was set back by less than this does not make fresh tokens look forged."""
+CLOCK_SKEW_S = 600
+"""A clock that was set back by less than this does not make fresh tokens look forged, and so does
+not log everybody out. The signature says that they are ours; this only bounds a leaked key."""
 MAX_REMEMBERED_TOKENS = 16_384
 """About 10 MB. A remembered token costs a hash instead of a signature check (1 against 100 µs)."""
 

@@ -3,6 +3,7 @@
 from tests.faults import (
     conformance,
     crashes,
+    guesses,
     malformed,
     outages,
     pressure,
@@ -33,6 +34,7 @@ FAULTS: dict[str, Fault] = {
     "reconnect-storm": surges.reconnect_storm,
     "sigterm-stuck": stopping.stopped_while_stuck,
     "operations": stopping.operations_under_load,
+    "login-timing": guesses.login_timing,
     "autobahn": conformance.autobahn,
     "schemathesis": conformance.schemathesis,
 }

@@ -135,9 +135,9 @@ def test_a_clock_set_back_a_little_does_not_end_sessions(
     authority: TokenAuthority, clock: ManualClock
 ) -> None:
     token = authority.issue(SESSION, 2).access_token
-    clock.advance(-30)
+    clock.advance(-600)
     authority.check_access(token)
-    clock.advance(-60)
+    clock.advance(-1)
     with pytest.raises(InvalidAccessToken):
         authority.check_access(token)
 
