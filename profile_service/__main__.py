@@ -8,7 +8,14 @@ from pathlib import Path
 import uvloop
 
 from profile_service.adapters.sqlite_life import DATABASE_NAME, begin_new_life
-from profile_service.app import SERVICE_NAME, KeysUnusable, Settings, keys_of, serve
+from profile_service.app import (
+    SERVICE_NAME,
+    KeySetUnreadable,
+    KeysUnusable,
+    Settings,
+    keys_of,
+    serve,
+)
 from profile_service.server import AddressUnusable
 from shared.logs import configure_logging
 from shared.settings import SettingsError
@@ -37,7 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         uvloop.run(serve(settings))
     except KeyboardInterrupt:  # a second Ctrl-C, when the stop is almost done
         return 130
-    except (AddressUnusable, DatabaseInUse, DatabaseUnavailable, KeysUnusable) as error:
+    except (
+        AddressUnusable,
+        DatabaseInUse,
+        DatabaseUnavailable,
+        KeySetUnreadable,
+        KeysUnusable,
+    ) as error:
         return _fail(str(error))
     except (OSError, ValueError) as error:  # the service secret
         return _fail(f"cannot start: {error}")

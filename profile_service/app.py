@@ -6,11 +6,10 @@ import dataclasses
 import time
 from collections.abc import AsyncIterator, Callable
 
-import argon2
 import structlog
 from starlette.types import ASGIApp
 
-from profile_service.accounts import Accounts
+from profile_service.adapters.external_keys import KeySetUnreadable, open_keys
 from profile_service.adapters.key_directory import KeyDirectory, KeysUnusable
 from profile_service.adapters.sqlite_life import DATABASE_NAME
 from profile_service.adapters.sqlite_sessions import SqliteSessionStore
@@ -24,23 +23,20 @@ from profile_service.http_api.operation import Guard
 from profile_service.http_api.operations_routes import OperationsRoutes
 from profile_service.http_api.session_routes import SessionRoutes
 from profile_service.http_api.web_client import WebClient
-from profile_service.limits import Limits
 from profile_service.metrics import Metrics
-from profile_service.passwords import BoundedExecutor, Passwords
-from profile_service.ports import SessionStore, UserStore
-from profile_service.profiles import Profiles
+from profile_service.passwords import BoundedExecutor
+from profile_service.ports import ExternalKeys
 from profile_service.revocations import RevocationFeed
-from profile_service.rotations import Confirmations, RotationGroups
 from profile_service.server import Server, bind
-from profile_service.sessions import Sessions
 from profile_service.settings import Settings
-from profile_service.throttle import Throttle
 from profile_service.tokens import TokenAuthority
+from profile_service.use_cases import Parts, build_use_cases
 from shared.service_auth import ServiceCredentials
 from shared.sqlite import Database
 
 __all__ = [
     "SERVICE_NAME",
+    "KeySetUnreadable",
     "KeysUnusable",
     "Service",
     "Settings",
@@ -51,8 +47,6 @@ __all__ = [
 
 SERVICE_NAME = "profile"
 MIGRATIONS = "profile_service.adapters.migrations"
-SAFE_ARGON2_MEMORY_KIB = 19_456
-"""The least that OWASP's password storage cheat sheet allows for argon2id."""
 MAX_WAITING_JUDGEMENTS = 64
 
 _log = structlog.get_logger(__name__)
@@ -77,6 +71,7 @@ async def serve(settings: Settings) -> None:
     Raises:
         AddressUnusable: the port is taken, or the address is not this machine's.
         DatabaseInUse, DatabaseUnavailable, KeysUnusable: the data directory cannot be used.
+        KeySetUnreadable: the identity provider's key set is in a file, and is not readable.
         ValueError, OSError: the service secret cannot be used.
     """
     with contextlib.closing(bind(settings.profile_host, settings.profile_port)) as listener:
@@ -106,6 +101,7 @@ async def open_service(
 
     Raises:
         DatabaseInUse, DatabaseUnavailable, KeysUnusable: the data directory cannot be used.
+        KeySetUnreadable: the identity provider's key set is in a file, and is not readable.
         ValueError, OSError: the service secret cannot be used.
     """
     async with contextlib.AsyncExitStack() as stack:
@@ -116,7 +112,8 @@ async def open_service(
         stack.callback(parts.hashing.close)
         stack.callback(parts.judging.close)
         stack.callback(parts.feed.close)
-        application = _application(parts)
+        external_keys = await _external_keys(parts, stack)
+        application = _application(parts, external_keys)
         housekeeping = Housekeeping(
             parts.sessions,
             keys,
@@ -130,39 +127,20 @@ async def open_service(
         yield Service(application, parts.feed)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Parts:
-    """What the use cases and the routes are made of."""
-
-    settings: Settings
-    now: Callable[[], float]
-    monotonic: Callable[[], float]
-    users: UserStore
-    sessions: SessionStore
-    tokens: TokenAuthority
-    feed: RevocationFeed
-    metrics: Metrics
-    hashing: BoundedExecutor
-    judging: BoundedExecutor
-
-    def now_ms(self) -> int:
-        return int(self.now() * 1000)
-
-
 def _parts(
     settings: Settings,
     database: Database,
     keys: KeyDirectory,
     now: Callable[[], float],
     monotonic: Callable[[], float],
-) -> _Parts:
+) -> Parts:
     sessions = SqliteSessionStore(database)
     hashing = BoundedExecutor(
         "hash", threads=settings.hash_threads, max_waiting=settings.hash_max_waiting
     )
     metrics = Metrics()
     metrics.watch_hashing(lambda: hashing.pending)
-    return _Parts(
+    return Parts(
         settings=settings,
         now=now,
         monotonic=monotonic,
@@ -183,22 +161,21 @@ def _parts(
     )
 
 
-def _application(parts: _Parts) -> ASGIApp:
+def _application(parts: Parts, external_keys: ExternalKeys | None) -> ASGIApp:
     settings = parts.settings
-    sessions, accounts = _sessions(parts), _accounts(parts)
-    profiles = Profiles(parts.users, now_ms=parts.now_ms)
+    built = build_use_cases(parts, external_keys)
     for_operators = OperationsRoutes(parts.sessions, parts.tokens, parts.metrics, describe)
     operations = [
-        *AccountRoutes(accounts, profiles).operations(),
-        *SessionRoutes(accounts, sessions).operations(),
-        *InternalRoutes(sessions, profiles, parts.feed, parts.metrics).operations(),
+        *AccountRoutes(built.accounts, built.profiles, built.external).operations(),
+        *SessionRoutes(built.accounts, built.sessions, built.external).operations(),
+        *InternalRoutes(built.sessions, built.profiles, parts.feed, parts.metrics).operations(),
         *for_operators.operations(),
     ]
     for_operators.described = operations
     services = ServiceCredentials(settings.shared_secret(), SERVICE_NAME, now=parts.now)
     return build_application(
         operations,
-        Guard(sessions, services),
+        Guard(built.sessions, services),
         parts.metrics,
         allowed_origins=settings.profile_allowed_origins,
         access_log=settings.access_log,
@@ -215,61 +192,20 @@ def _web_client(settings: Settings) -> WebClient | None:
     return WebClient(settings.web_client_dir, settings.gateway_urls(), settings.web_image_origins)
 
 
-def _sessions(parts: _Parts) -> Sessions:
-    rotations = RotationGroups(
-        parts.sessions,
-        grace_s=parts.settings.refresh_grace_s,
-        refresh_lifetime_s=parts.settings.refresh_token_lifetime_s,
-        now_ms=parts.now_ms,
-    )
-    return Sessions(
-        store=parts.sessions,
-        rotations=rotations,
-        confirmations=Confirmations(parts.sessions),
-        tokens=parts.tokens,
-        feed=parts.feed,
-        metrics=parts.metrics,
-        now_ms=parts.now_ms,
-    )
-
-
-def _accounts(parts: _Parts) -> Accounts:
+async def _external_keys(parts: Parts, stack: contextlib.AsyncExitStack) -> ExternalKeys | None:
     settings = parts.settings
-    if settings.argon2_memory_kib < SAFE_ARGON2_MEMORY_KIB:
-        _log.warning("weak_hashing", argon2_memory_kib=settings.argon2_memory_kib)
-    hasher = argon2.PasswordHasher(
-        time_cost=settings.argon2_time_cost, memory_cost=settings.argon2_memory_kib, parallelism=1
+    source = settings.external_jwks_file or settings.external_jwks_url
+    if source is None:
+        return None
+    keys = open_keys(
+        source,
+        timeout_s=settings.external_jwks_timeout_s,
+        refetch_s=settings.external_jwks_refetch_s,
+        max_age_s=settings.external_jwks_max_age_s,
+        monotonic=parts.monotonic,
+        on_read=lambda succeeded: parts.metrics.fetched_external_keys(succeeded=succeeded),
     )
-    return Accounts(
-        users=parts.users,
-        sessions=parts.sessions,
-        passwords=Passwords(hasher, parts.hashing, parts.judging),
-        tokens=parts.tokens,
-        limits=_limits(parts),
-        feed=parts.feed,
-        metrics=parts.metrics,
-        refresh_lifetime_s=settings.refresh_token_lifetime_s,
-        now_ms=parts.now_ms,
-    )
-
-
-def _limits(parts: _Parts) -> Limits:
-    settings = parts.settings
-
-    def throttle(attempts: int, window_s: float) -> Throttle:
-        return Throttle(attempts, window_s, now=parts.monotonic)
-
-    return Limits(
-        sign_ups_by_address=throttle(settings.sign_ups_per_address, settings.sign_up_window_s),
-        logins_by_address=throttle(settings.login_attempts_per_address, settings.login_window_s),
-        logins_by_account_and_address=throttle(
-            settings.login_attempts_per_account_and_address, settings.login_window_s
-        ),
-        logins_by_account=throttle(settings.login_attempts_per_account, settings.login_window_s),
-        audit=parts.sessions,
-        metrics=parts.metrics,
-        now_ms=parts.now_ms,
-    )
+    return await stack.enter_async_context(keys)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

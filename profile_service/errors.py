@@ -5,35 +5,60 @@
     ├── UsernameTaken
     ├── InvalidCredentials     unknown user or wrong password: never says which
     ├── WrongPassword          a logged-in person gave a wrong current password
+    ├── NoPassword             the account signs in elsewhere; there is none to check or change
+    ├── SignUpClosed           this installation makes no accounts with passwords
+    ├── InvalidExternalToken   the identity provider's token is not good; carries the reason
     ├── InvalidAccessToken
     ├── InvalidRefreshToken
     ├── UserNotFound
     ├── SessionNotFound
     ├── RevisionMismatch       somebody else changed the profile first
     ├── Throttled              too many attempts; carries when to try again
-    └── Overloaded             too much work is waiting; carries when to try again
+    ├── Overloaded             too much work is waiting; carries when to try again
+    └── ExternalKeysUnavailable  the provider's keys cannot be had; carries when to try again
 
 `http_api.problems` maps each to a status code and a problem type.
 """
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Literal
 
 __all__ = [
     "AccountError",
+    "ExternalKeysUnavailable",
     "Fault",
     "InvalidAccessToken",
     "InvalidCredentials",
+    "InvalidExternalToken",
     "InvalidRefreshToken",
+    "NoPassword",
     "Overloaded",
+    "RefusedBecause",
     "RevisionMismatch",
     "SessionNotFound",
+    "SignUpClosed",
     "Throttled",
     "UserNotFound",
     "UsernameTaken",
     "ValidationFailed",
     "WrongPassword",
 ]
+
+RefusedBecause = Literal[
+    "malformed",
+    "algorithm",
+    "unknown_key",
+    "signature",
+    "claims",
+    "issuer",
+    "audience",
+    "expired",
+    "not_yet_valid",
+    "not_fresh",
+    "another_person",
+]
+"""Why a token of the identity provider was refused: for the answer, the log and the audit trail."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +93,22 @@ class WrongPassword(AccountError):
     """The current password that confirms a change is wrong."""
 
 
+class NoPassword(AccountError):
+    """The account was made by a token of the identity provider, and has no password."""
+
+
+class SignUpClosed(AccountError):
+    """Nobody can sign up with a password here; the settings say so."""
+
+
+class InvalidExternalToken(AccountError):
+    """The identity provider's token proves nothing here. `reason` says which check failed."""
+
+    def __init__(self, reason: RefusedBecause) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class InvalidAccessToken(AccountError):
     """The access token is malformed, forged or expired, or its session has ended."""
 
@@ -98,6 +139,14 @@ class Throttled(AccountError):
 
 class Overloaded(AccountError):
     """Too many passwords are waiting to be hashed. Try again after `retry_after_s` seconds."""
+
+    def __init__(self, retry_after_s: float) -> None:
+        super().__init__(f"try again in {retry_after_s:.0f} s")
+        self.retry_after_s = retry_after_s
+
+
+class ExternalKeysUnavailable(AccountError):
+    """Whether the token is good cannot be told: the keys are not to be had just now."""
 
     def __init__(self, retry_after_s: float) -> None:
         super().__init__(f"try again in {retry_after_s:.0f} s")

@@ -1,11 +1,18 @@
-"""Who may try how often: sign-ups by address, passwords by account and by address."""
+"""Who may try how often: sign-ups by address, passwords by account and by address, and tokens of an
+identity provider by address and by whom they are about."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import structlog
 
-from profile_service.errors import InvalidCredentials, Throttled, WrongPassword
+from profile_service.errors import (
+    InvalidCredentials,
+    InvalidExternalToken,
+    Throttled,
+    WrongPassword,
+)
+from profile_service.external_people import ExternalIdentity
 from profile_service.metrics import Metrics
 from profile_service.ports import AuditEntry, SessionStore, StoreUnavailable
 from profile_service.throttle import Throttle, address_key
@@ -35,6 +42,7 @@ class Limits:
         logins_by_address: Throttle,
         logins_by_account_and_address: Throttle,
         logins_by_account: Throttle,
+        external_sessions_by_person: Throttle,
         audit: SessionStore,
         metrics: Metrics,
         now_ms: Callable[[], int],
@@ -43,6 +51,7 @@ class Limits:
         self._by_address = logins_by_address
         self._by_both = logins_by_account_and_address
         self._by_account = logins_by_account
+        self._external_sessions = external_sessions_by_person
         self._audit = audit
         self._metrics = metrics
         self._now_ms = now_ms
@@ -72,13 +81,41 @@ class Limits:
             (self._by_both, f"{account} {network}", "logins_by_account_and_address"),
             (self._by_account, account, "logins_by_account"),
         )
+        async with self._refunded(limits, address, user_id):
+            yield
+
+    @contextlib.asynccontextmanager
+    async def external_token(self, address: str) -> AsyncIterator[None]:
+        """Charge a check of an identity provider's token; only a bad one stays charged.
+
+        Raises:
+            Throttled: too many bad tokens, or wrong passwords, from this address.
+        """
+        limits = ((self._by_address, address_key(address), "logins_by_address"),)
+        async with self._refunded(limits, address, None):
+            yield
+
+    async def external_session(self, identity: ExternalIdentity, address: str) -> None:
+        """Charge a session for a good token: it may be presented again until it expires.
+
+        Raises:
+            Throttled: too many sessions for this person.
+        """
+        key = identity.fingerprint
+        await self._charge(self._external_sessions, key, "external_sessions", address, None)
+
+    @contextlib.asynccontextmanager
+    async def _refunded(
+        self, limits: Sequence[tuple[Throttle, str, str]], address: str, user_id: UserId | None
+    ) -> AsyncIterator[None]:
+        """Charge all of the limits, and give it back unless what happens inside proves wrong."""
         with contextlib.ExitStack() as refunds:
             for throttle, key, limit in limits:
                 await self._charge(throttle, key, limit, address, user_id)
                 refunds.callback(throttle.refund, key)
             try:
                 yield
-            except (InvalidCredentials, WrongPassword):
+            except (InvalidCredentials, WrongPassword, InvalidExternalToken):
                 refunds.pop_all()
                 raise
 

@@ -1,6 +1,7 @@
 """What the service counts about itself, for Prometheus. One instance a service, no globals."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import prometheus_client
 
@@ -28,6 +29,12 @@ class Metrics:
         )
         self._sign_ups = self._counter("sign_ups", "Users created.")
         self._logins = self._counter("logins", "Passwords checked at log-in.", "outcome")
+        self._external_sign_ins = self._counter(
+            "external_sign_ins", "Tokens of the identity provider presented.", "outcome"
+        )
+        self._external_key_fetches = self._counter(
+            "external_key_fetches", "Times the identity provider was asked for its keys.", "outcome"
+        )
         self._refreshes = self._counter("refreshes", "Refresh tokens presented.", "outcome")
         self._introspections = self._counter("introspections", "Token pairs verified.", "active")
         self._throttled = self._counter("throttled", "Attempts refused unexamined.", "limit")
@@ -61,6 +68,16 @@ class Metrics:
     def logged_in(self, *, succeeded: bool) -> None:
         """Count a checked password."""
         self._logins.labels("ok" if succeeded else "failed").inc()
+
+    def signed_in_externally(
+        self, outcome: Literal["created", "known", "refused", "unavailable"]
+    ) -> None:
+        """Count a presented token of the identity provider."""
+        self._external_sign_ins.labels(outcome).inc()
+
+    def fetched_external_keys(self, *, succeeded: bool) -> None:
+        """Count an attempt to get the identity provider's keys."""
+        self._external_key_fetches.labels("ok" if succeeded else "failed").inc()
 
     def refreshed(self, outcome: str) -> None:
         """Count a presented refresh token."""

@@ -1,8 +1,9 @@
-"""What the use cases need of a store, so that PostgreSQL can stand where SQLite does.
+"""What the use cases need of a store, so that PostgreSQL can stand where SQLite does, and of an
+identity provider, whose keys come from a file or from a URL.
 
-Each method is one transaction: it happens completely, durably and before it returns, or not at all.
-Every one of them may raise `StoreUnavailable`: nothing was changed, the same call may succeed
-later.
+Each method of a store is one transaction: it happens completely, durably and before it returns, or
+not at all. Every one of them may raise `StoreUnavailable`: nothing was changed, the same call may
+succeed later.
 """
 
 from collections.abc import Sequence
@@ -10,6 +11,8 @@ from typing import Protocol
 
 import msgspec
 
+from profile_service.external_people import ExternalIdentity
+from profile_service.key_sets import PublicKey
 from profile_service.rotation import Decision, PresentedRefresh, Session
 from profile_service.users import Profile, User
 from shared.ids import SessionId, UserId
@@ -18,6 +21,7 @@ from shared.revocation import HeldSession, Revocation
 __all__ = [
     "AuditEntry",
     "Credentials",
+    "ExternalKeys",
     "FeedEntry",
     "FeedPosition",
     "LiveSession",
@@ -35,7 +39,8 @@ class StoreUnavailable(Exception):
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Something that happened to an account. It holds no credential and no free text of a client.
 
-    Kinds: `sign_up`, `login`, `login_failed`, `refresh`, `reuse`, `revocation`, `password_change`,
+    Kinds: `sign_up`, `login`, `login_failed`, `external_sign_up`, `external_login`,
+    `external_login_failed`, `refresh`, `reuse`, `revocation`, `password_change`,
     `account_deletion`, `throttle`.
     """
 
@@ -48,10 +53,10 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Credentials(msgspec.Struct, frozen=True):
-    """A user together with the hash that the password must match."""
+    """A user together with the hash that the password must match; None: there is no password."""
 
     user: User
-    password_hash: str
+    password_hash: str | None
 
     def __repr__(self) -> str:
         return f"Credentials({self.user.id!r}, …)"
@@ -98,6 +103,28 @@ class UserStore(Protocol):
         """
         ...
 
+    async def create_external_user(
+        self,
+        user: User,
+        names: Sequence[str],
+        identity: ExternalIdentity,
+        session: Session,
+        audit: AuditEntry,
+    ) -> User | None:
+        """Store a new user without a password, with the identity and the first session.
+
+        The user gets the first of the names that is free, and is returned. None, with nothing
+        changed, means that the identity has a user already.
+
+        Raises:
+            UsernameTaken: none of the names is free.
+        """
+        ...
+
+    async def user_by_identity(self, identity: ExternalIdentity) -> User | None:
+        """Return the user whom the identity provider knows as that."""
+        ...
+
     async def credentials(self, canonical_username: str) -> Credentials | None:
         """Find whom a login is about."""
         ...
@@ -141,7 +168,7 @@ class UserStore(Protocol):
     async def delete_user(
         self, user_id: UserId, *, expected_version: int, audit: AuditEntry
     ) -> bool:
-        """Erase the profile and the password, end all sessions, keep the name taken.
+        """Erase profile, password and external identity, end all sessions, keep the name taken.
 
         Returns False, with nothing changed, when the token version is no longer that one.
         """
@@ -225,4 +252,16 @@ class SessionStore(Protocol):
 
     async def ping(self) -> None:
         """Return when the store answers."""
+        ...
+
+
+class ExternalKeys(Protocol):
+    """The keys of the embedder's identity provider."""
+
+    async def find(self, kid: str | None, algorithm: str) -> PublicKey | None:
+        """Return the key of that name for that algorithm; None when the provider has no such key.
+
+        Raises:
+            ExternalKeysUnavailable: the provider cannot be asked now.
+        """
         ...

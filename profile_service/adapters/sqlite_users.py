@@ -17,6 +17,7 @@ from profile_service.adapters.sqlite_rows import (
     user_from_row,
 )
 from profile_service.errors import UsernameTaken
+from profile_service.external_people import ExternalIdentity
 from profile_service.ports import AuditEntry, Credentials, LiveSession
 from profile_service.rotation import Session
 from profile_service.users import Profile, User, canonical_username
@@ -27,6 +28,8 @@ from shared.sqlite import Database
 __all__ = ["SqliteUserStore"]
 
 _SELECT_USERS = f"SELECT {USER_COLUMNS} FROM users AS u WHERE u.deleted_at_ms IS NULL AND "  # noqa: S608
+
+_KNOWN_IDENTITY = "SELECT 1 FROM external_identities WHERE issuer = ? AND subject = ?"
 
 
 class SqliteUserStore:
@@ -39,27 +42,46 @@ class SqliteUserStore:
         self, user: User, password_hash: str, session: Session, audit: AuditEntry
     ) -> None:
         def insert(connection: sqlite3.Connection) -> None:
-            try:
-                connection.execute(
-                    "INSERT INTO users VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
-                    (
-                        user.id,
-                        user.username,
-                        canonical_username(user.username),
-                        password_hash,
-                        user.token_version,
-                        user.revision,
-                        encode_profile(user.profile),
-                        user.created_at_ms,
-                        user.updated_at_ms,
-                    ),
-                )
-            except sqlite3.IntegrityError:
-                raise UsernameTaken(user.username) from None
+            if not _insert_user(connection, user, password_hash):
+                raise UsernameTaken(user.username)
             insert_session(connection, session)
             append_audit(connection, audit)
 
         await self._database.write(insert)
+
+    async def create_external_user(
+        self,
+        user: User,
+        names: Sequence[str],
+        identity: ExternalIdentity,
+        session: Session,
+        audit: AuditEntry,
+    ) -> User | None:
+        def insert(connection: sqlite3.Connection) -> User | None:
+            key = (identity.issuer, identity.subject)
+            if connection.execute(_KNOWN_IDENTITY, key).fetchone():
+                return None
+            wanted = (msgspec.structs.replace(user, username=name) for name in names)
+            created = next((one for one in wanted if _insert_user(connection, one, None)), None)
+            if created is None:
+                raise UsernameTaken(user.username)
+            connection.execute(
+                "INSERT INTO external_identities VALUES (?, ?, ?, ?)",
+                (*key, created.id, created.created_at_ms),
+            )
+            insert_session(connection, session)
+            append_audit(connection, audit)
+            return created
+
+        return await self._database.write(insert)
+
+    async def user_by_identity(self, identity: ExternalIdentity) -> User | None:
+        found = await self._select(
+            "u.id = (SELECT user_id FROM external_identities WHERE issuer = ? AND subject = ?)",
+            identity.issuer,
+            identity.subject,
+        )
+        return found[0] if found else None
 
     async def credentials(self, canonical_username: str) -> Credentials | None:
         def select(connection: sqlite3.Connection) -> Credentials | None:
@@ -182,6 +204,7 @@ class SqliteUserStore:
             if not deleted.rowcount:
                 return False
             end_sessions(connection, user_id, audit.at_ms)
+            connection.execute("DELETE FROM external_identities WHERE user_id = ?", (user_id,))
             connection.execute(
                 "UPDATE sessions SET device_name = NULL, user_agent = NULL WHERE user_id = ?",
                 (user_id,),
@@ -191,3 +214,23 @@ class SqliteUserStore:
             return True
 
         return await self._database.write(delete)
+
+
+def _insert_user(connection: sqlite3.Connection, user: User, password_hash: str | None) -> bool:
+    """Store a new user; False when the name, folded, belongs or belonged to somebody."""
+    inserted = connection.execute(
+        "INSERT INTO users VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL) "
+        "ON CONFLICT (canonical_username) DO NOTHING",
+        (
+            user.id,
+            user.username,
+            canonical_username(user.username),
+            password_hash,
+            user.token_version,
+            user.revision,
+            encode_profile(user.profile),
+            user.created_at_ms,
+            user.updated_at_ms,
+        ),
+    )
+    return inserted.rowcount == 1

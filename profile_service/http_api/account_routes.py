@@ -3,7 +3,9 @@
 import msgspec
 from starlette.responses import Response
 
-from profile_service.accounts import Accounts, Client, LoggedIn
+from profile_service.accounts import Accounts
+from profile_service.errors import Fault, ValidationFailed
+from profile_service.external_accounts import ExternalAccounts
 from profile_service.http_api.bodies import (
     AccessGrant,
     ChangePassword,
@@ -25,10 +27,12 @@ from profile_service.http_api.operation import (
     Operation,
     json_response,
 )
+from profile_service.http_api.problems import ProblemError
 from profile_service.profiles import Profiles
+from profile_service.records import Client, LoggedIn
 from profile_service.users import ProfilePatch, User
 
-__all__ = ["AccountRoutes", "client_of", "granted"]
+__all__ = ["AccountRoutes", "client_of", "granted", "set_up"]
 
 _ETAG = {"ETag": "Names this revision of the profile; send it back as `If-Match`."}
 _IF_MATCH = {"If-Match": "Change the profile only if it still has this `ETag`."}
@@ -37,8 +41,11 @@ _IF_MATCH = {"If-Match": "Change the profile only if it still has this `ETag`."}
 class AccountRoutes:
     """Handlers of `/v1/users`."""
 
-    def __init__(self, accounts: Accounts, profiles: Profiles) -> None:
+    def __init__(
+        self, accounts: Accounts, profiles: Profiles, external: ExternalAccounts | None
+    ) -> None:
         self._accounts = accounts
+        self._external = external
         self._profiles = profiles
 
     def operations(self) -> list[Operation]:
@@ -55,7 +62,7 @@ class AccountRoutes:
                 body=SignUp,
                 replies={201: AccessGrant},
                 reply_headers={"Location": "Where the public profile is.", **_ETAG},
-                problems=("username_taken", "too_many_attempts", "overloaded"),
+                problems=("sign_up_closed", "username_taken", "too_many_attempts", "overloaded"),
             ),
             Operation(
                 method="GET",
@@ -117,7 +124,15 @@ class AccountRoutes:
                 auth=Auth.BEARER,
                 body=DeleteAccount,
                 replies={204: None},
-                problems=("wrong_password", "too_many_attempts", "overloaded"),
+                problems=(
+                    "wrong_password",
+                    "no_password",
+                    "invalid_external_token",
+                    "external_sign_in_off",
+                    "too_many_attempts",
+                    "overloaded",
+                    "identity_provider_unavailable",
+                ),
             ),
             Operation(
                 method="PUT",
@@ -127,7 +142,7 @@ class AccountRoutes:
                 auth=Auth.BEARER,
                 body=ChangePassword,
                 replies={200: TokenGrant},
-                problems=("wrong_password", "too_many_attempts", "overloaded"),
+                problems=("wrong_password", "no_password", "too_many_attempts", "overloaded"),
             ),
         ]
 
@@ -186,7 +201,13 @@ class AccountRoutes:
 
     async def delete_own(self, call: Call) -> Response:
         body: DeleteAccount = call.body
-        await self._accounts.delete(call.caller, body.password, client_of(call))
+        client = client_of(call)
+        if body.password is not None and body.external_token is None:
+            await self._accounts.delete(call.caller, body.password, client)
+        elif body.external_token is not None and body.password is None:
+            await set_up(self._external).delete(call.caller, body.external_token, client)
+        else:
+            raise ValidationFailed([Fault("", "send either password or external_token")])
         return Response(status_code=204)
 
     async def read(self, call: Call) -> Response:
@@ -197,6 +218,20 @@ class AccountRoutes:
 def client_of(call: Call) -> Client:
     """Tell where a request comes from."""
     return Client(call.address, call.request.headers.get("user-agent"))
+
+
+def set_up(external: ExternalAccounts | None) -> ExternalAccounts:
+    """Return what exchanges tokens of an identity provider.
+
+    Raises:
+        ProblemError: no provider is set up.
+    """
+    if external is None:
+        raise ProblemError(
+            "external_sign_in_off",
+            "Whoever runs this service sets DUET_EXTERNAL_ISSUER and what goes with it.",
+        )
+    return external
 
 
 def granted(logged_in: LoggedIn) -> AccessGrant:

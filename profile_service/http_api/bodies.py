@@ -14,6 +14,7 @@ __all__ = [
     "AccessGrant",
     "ChangePassword",
     "DeleteAccount",
+    "ExchangeToken",
     "Health",
     "IntrospectBody",
     "JsonWebKeySet",
@@ -99,6 +100,16 @@ class LogIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return "LogIn(…)"
 
 
+class ExchangeToken(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A token of the identity provider that is set up, to exchange for a session of this device."""
+
+    token: str
+    device_name: DeviceName | None = None
+
+    def __repr__(self) -> str:
+        return "ExchangeToken(…)"
+
+
 class Refresh(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A refresh token to exchange for a new pair."""
 
@@ -120,9 +131,10 @@ class ChangePassword(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class DeleteAccount(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The password, as a confirmation."""
+    """One of both, as a confirmation. Who signs in at an identity provider sends a fresh token."""
 
-    password: Password
+    password: Password | None = None
+    external_token: str | None = None
 
     def __repr__(self) -> str:
         return "DeleteAccount(…)"

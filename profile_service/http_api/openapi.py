@@ -18,7 +18,9 @@ __all__ = ["describe"]
 PROBLEM_JSON = "application/problem+json"
 
 _TAGS = {"/v1/users": "users", "/v1/sessions": "sessions", "/v1/token": "sessions"}
-_RETRY_CODES = frozenset({"too_many_attempts", "overloaded", "unavailable"})
+_RETRY_CODES = frozenset(
+    {"too_many_attempts", "overloaded", "unavailable", "identity_provider_unavailable"}
+)
 
 
 def describe(operations: Sequence[Operation], version: str = "1") -> dict[str, object]:

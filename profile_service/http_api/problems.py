@@ -16,8 +16,12 @@ PROBLEMS: Mapping[str, tuple[int, str]] = {
     "invalid_grant": (400, "The refresh token is not valid"),
     "authentication_required": (401, "An access token is required"),
     "invalid_token": (401, "The token is not valid"),
+    "invalid_external_token": (401, "The identity provider's token is not valid"),
     "invalid_credentials": (401, "Unknown user or wrong password"),
     "wrong_password": (403, "The current password is wrong"),
+    "no_password": (403, "This account has no password"),
+    "sign_up_closed": (403, "Signing up is closed"),
+    "external_sign_in_off": (404, "No identity provider is set up"),
     "not_found": (404, "There is nothing here"),
     "user_not_found": (404, "There is no such user"),
     "session_not_found": (404, "There is no such session"),
@@ -31,6 +35,7 @@ PROBLEMS: Mapping[str, tuple[int, str]] = {
     "too_many_attempts": (429, "Too many attempts"),
     "internal_error": (500, "Something went wrong here"),
     "overloaded": (503, "Too much is waiting"),
+    "identity_provider_unavailable": (503, "The identity provider does not answer"),
     "unavailable": (503, "The database does not answer"),
 }
 """Status and title of each code. Codes are stable: clients decide by them."""
@@ -116,6 +121,12 @@ def response_to(error: Exception) -> Response | None:
             return _try_again("too_many_attempts", error.retry_after_s)
         case errors.Overloaded():
             return _try_again("overloaded", error.retry_after_s)
+        case errors.ExternalKeysUnavailable():
+            return _try_again("identity_provider_unavailable", error.retry_after_s)
+        case errors.InvalidExternalToken():
+            return problem_response(
+                "invalid_external_token", _REFUSED_BECAUSE[error.reason], headers=_BEARER
+            )
         case StoreUnavailable():
             return _try_again("unavailable", UNAVAILABLE_RETRY_S)
         case _:
@@ -135,6 +146,20 @@ def _try_again(code: str, after_s: float) -> Response:
 _BEARER = {"WWW-Authenticate": 'Bearer realm="duet"'}
 _BEARER_INVALID = {"WWW-Authenticate": 'Bearer realm="duet", error="invalid_token"'}
 
+_REFUSED_BECAUSE: Mapping[errors.RefusedBecause, str] = {
+    "malformed": "It is not a signed JWT that can be read here.",
+    "algorithm": "It is signed with an algorithm that the settings do not allow.",
+    "unknown_key": "It is signed with a key that is not in the provider's key set.",
+    "signature": "The signature is wrong.",
+    "claims": "A claim is missing or of the wrong type: iss, aud, exp and the subject are needed.",
+    "issuer": "It was issued by somebody else: `iss` is not the one in the settings.",
+    "audience": "It is for somebody else: `aud` is not the one in the settings.",
+    "expired": "It has expired. Get a new one.",
+    "not_yet_valid": "It is not valid yet. Do the clocks agree?",
+    "not_fresh": "This needs a token whose `iat` is at most five minutes ago. Get a new one.",
+    "another_person": "It is about somebody else than the account.",
+}
+
 _SIMPLE: dict[type[Exception], tuple[str, str, Mapping[str, str]]] = {
     errors.InvalidAccessToken: (
         "invalid_token",
@@ -152,6 +177,17 @@ _SIMPLE: dict[type[Exception], tuple[str, str, Mapping[str, str]]] = {
         _BEARER,
     ),
     errors.WrongPassword: ("wrong_password", "Nothing was changed.", {}),
+    errors.NoPassword: (
+        "no_password",
+        "Whoever made the account signs in with a token of the identity provider. "
+        "To delete it, send a fresh one as `external_token`.",
+        {},
+    ),
+    errors.SignUpClosed: (
+        "sign_up_closed",
+        "Accounts are not made here. Sign in where you have one.",
+        {},
+    ),
     errors.UserNotFound: ("user_not_found", "Check the name.", {}),
     errors.SessionNotFound: ("session_not_found", "It may have ended already.", {}),
     errors.UsernameTaken: ("username_taken", "Choose another one.", {}),

@@ -3,9 +3,11 @@
 from starlette.responses import Response
 
 from profile_service.accounts import Accounts
-from profile_service.http_api.account_routes import client_of, granted
+from profile_service.external_accounts import ExternalAccounts
+from profile_service.http_api.account_routes import client_of, granted, set_up
 from profile_service.http_api.bodies import (
     AccessGrant,
+    ExchangeToken,
     LogIn,
     Refresh,
     SessionItem,
@@ -14,6 +16,7 @@ from profile_service.http_api.bodies import (
     timestamp,
 )
 from profile_service.http_api.operation import Auth, Call, Operation, json_response
+from profile_service.records import LoggedIn
 from profile_service.rotation import Session
 from profile_service.sessions import Sessions
 from shared.ids import SessionId
@@ -24,13 +27,21 @@ __all__ = ["SessionRoutes"]
 class SessionRoutes:
     """Handlers of `/v1/sessions` and `/v1/token`."""
 
-    def __init__(self, accounts: Accounts, sessions: Sessions) -> None:
+    def __init__(
+        self, accounts: Accounts, sessions: Sessions, external: ExternalAccounts | None
+    ) -> None:
         self._accounts = accounts
+        self._external = external
         self._sessions = sessions
 
     def operations(self) -> list[Operation]:
-        """The rows of the route table; `current` comes before the identifiers."""
-        return [*self._of_sessions(), *self._of_one_session(), *self._of_tokens()]
+        """The rows of the route table; `external` and `current` come before the identifiers."""
+        return [
+            *self._of_sessions(),
+            *self._of_exchange(),
+            *self._of_one_session(),
+            *self._of_tokens(),
+        ]
 
     def _of_sessions(self) -> list[Operation]:
         return [
@@ -59,6 +70,26 @@ class SessionRoutes:
                 handler=self.end_all,
                 auth=Auth.BEARER,
                 replies={204: None},
+            ),
+        ]
+
+    def _of_exchange(self) -> list[Operation]:
+        return [
+            Operation(
+                method="POST",
+                path="/v1/sessions/external",
+                summary="Log in with a token of the embedder's identity provider, which makes the "
+                "account at first sight.",
+                handler=self.exchange,
+                body=ExchangeToken,
+                replies={201: AccessGrant},
+                reply_headers={"Location": "Where to log this device out again."},
+                problems=(
+                    "invalid_external_token",
+                    "external_sign_in_off",
+                    "too_many_attempts",
+                    "identity_provider_unavailable",
+                ),
             ),
         ]
 
@@ -102,8 +133,12 @@ class SessionRoutes:
         opened = await self._accounts.log_in(
             body.username, body.password, body.device_name, client_of(call)
         )
-        return json_response(
-            granted(opened), 201, {"Location": f"/v1/sessions/{opened.session.id}"}
+        return _opened(opened)
+
+    async def exchange(self, call: Call) -> Response:
+        body: ExchangeToken = call.body
+        return _opened(
+            await set_up(self._external).open_session(body.token, body.device_name, client_of(call))
         )
 
     async def refresh(self, call: Call) -> Response:
@@ -129,6 +164,11 @@ class SessionRoutes:
     async def end_all(self, call: Call) -> Response:
         await self._sessions.end_all(call.caller, address=call.address)
         return Response(status_code=204)
+
+
+def _opened(opened: LoggedIn) -> Response:
+    headers = {"Location": f"/v1/sessions/{opened.session.id}"}
+    return json_response(granted(opened), 201, headers)
 
 
 def _item(session: Session, current: SessionId) -> SessionItem:

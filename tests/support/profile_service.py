@@ -19,6 +19,7 @@ import msgspec
 
 from profile_service.app import Service, Settings, open_service
 from profile_service.errors import UsernameTaken
+from profile_service.external_people import ExternalIdentity
 from profile_service.ports import (
     AuditEntry,
     Credentials,
@@ -79,6 +80,7 @@ class MemoryStorage:
     users: dict[UserId, User] = dataclasses.field(default_factory=dict)
     hashes: dict[UserId, str] = dataclasses.field(default_factory=dict)
     names: dict[str, UserId] = dataclasses.field(default_factory=dict)
+    identities: dict[ExternalIdentity, UserId] = dataclasses.field(default_factory=dict)
     sessions: dict[SessionId, Session] = dataclasses.field(default_factory=dict)
     feed: list[tuple[int, FeedEntry]] = dataclasses.field(default_factory=list)
     audit: list[AuditEntry] = dataclasses.field(default_factory=list)
@@ -131,9 +133,36 @@ class MemoryUserStore:
         self._storage.sessions[session.id] = session
         self._storage.audit.append(audit)
 
+    async def create_external_user(
+        self,
+        user: User,
+        names: Sequence[str],
+        identity: ExternalIdentity,
+        session: Session,
+        audit: AuditEntry,
+    ) -> User | None:
+        storage = self._storage
+        if identity in storage.identities:
+            return None
+        free = (name for name in names if canonical_username(name) not in storage.names)
+        name = next(free, None)
+        if name is None:
+            raise UsernameTaken(user.username)
+        created = msgspec.structs.replace(user, username=name)
+        storage.names[canonical_username(name)] = user.id
+        storage.users[user.id] = created
+        storage.identities[identity] = user.id
+        storage.sessions[session.id] = session
+        storage.audit.append(audit)
+        return created
+
+    async def user_by_identity(self, identity: ExternalIdentity) -> User | None:
+        user_id = self._storage.identities.get(identity)
+        return None if user_id is None else self._storage.users.get(user_id)
+
     async def credentials(self, canonical_username: str) -> Credentials | None:
         user = await self.user_by_name(canonical_username)
-        return None if user is None else Credentials(user, self._storage.hashes[user.id])
+        return None if user is None else Credentials(user, self._storage.hashes.get(user.id))
 
     async def users(self, ids: Sequence[UserId]) -> list[User]:
         return [user for user in map(self._storage.users.get, set(ids)) if user]
@@ -206,7 +235,11 @@ class MemoryUserStore:
         if user is None or user.token_version != expected_version:
             return False
         storage.end_sessions(user_id, audit.at_ms)
-        del storage.users[user_id], storage.hashes[user_id]
+        del storage.users[user_id]
+        storage.hashes.pop(user_id, None)
+        storage.identities = {
+            identity: owner for identity, owner in storage.identities.items() if owner != user_id
+        }
         storage.revoke(Revocation("user_deleted", user_id), audit.at_ms)
         storage.audit.append(audit)
         return True

@@ -11,6 +11,7 @@ from profile_service.adapters.sqlite_sessions import SqliteSessionStore
 from profile_service.adapters.sqlite_users import SqliteUserStore
 from profile_service.app import MIGRATIONS
 from profile_service.errors import UsernameTaken
+from profile_service.external_people import ExternalIdentity
 from profile_service.ports import AuditEntry, FeedPosition, SessionStore, UserStore
 from profile_service.rotation import (
     MAX_SESSIONS_PER_USER,
@@ -26,6 +27,7 @@ from tests.support.profile_service import MemorySessionStore, MemoryStorage, Mem
 
 NOW_MS = 1_700_000_000_000
 LATER_MS = NOW_MS + 1_000_000
+ZOE = ExternalIdentity("https://shop.example", "42")
 
 
 @dataclasses.dataclass
@@ -34,18 +36,20 @@ class Stores:
     sessions: SessionStore
 
     async def add(self, username: str) -> tuple[User, Session]:
-        user = User(
-            id=new_user_id(),
-            username=username,
-            profile=Profile(display_name="Ünï"),
-            token_version=1,
-            revision=1,
-            created_at_ms=NOW_MS,
-            updated_at_ms=NOW_MS,
-        )
+        user = new_user(username)
         session = new_session(user)
         await self.users.create_user(user, f"hash of {username}", session, entry("sign_up"))
         return user, session
+
+    async def add_external(
+        self, identity: ExternalIdentity, *names: str
+    ) -> tuple[User | None, Session]:
+        user = new_user("")
+        session = new_session(user)
+        added = await self.users.create_external_user(
+            user, names, identity, session, entry("external_sign_up")
+        )
+        return added, session
 
     async def live(self, *sessions: Session) -> set[SessionId]:
         found = await self.sessions.live_sessions([session.id for session in sessions], NOW_MS)
@@ -62,6 +66,18 @@ class Stores:
             expires_at_ms=LATER_MS,
         )
         return [rotation.decision for rotation in rotations]
+
+
+def new_user(username: str) -> User:
+    return User(
+        id=new_user_id(),
+        username=username,
+        profile=Profile(display_name="Ünï"),
+        token_version=1,
+        revision=1,
+        created_at_ms=NOW_MS,
+        updated_at_ms=NOW_MS,
+    )
 
 
 def new_session(user: User) -> Session:
@@ -118,6 +134,54 @@ async def test_a_name_is_unique_whatever_its_case(stores: Stores) -> None:
     await stores.add("Bob")
     with pytest.raises(UsernameTaken):
         await stores.add("bOB")
+
+
+async def test_an_external_user_is_found_by_identity_and_has_no_password(stores: Stores) -> None:
+    zoe, session = await stores.add_external(ZOE, "zoe")
+    assert zoe is not None
+    assert zoe.username == "zoe"
+    assert await stores.users.user_by_identity(ZOE) == zoe
+    assert await stores.users.user_by_identity(ExternalIdentity(ZOE.subject, ZOE.issuer)) is None
+    found = await stores.users.credentials("zoe")
+    assert found is not None
+    assert (found.user, found.password_hash) == (zoe, None)
+    assert await stores.live(session) == {session.id}
+
+
+async def test_an_external_user_gets_the_first_free_name(stores: Stores) -> None:
+    bob, _ = await stores.add("Bob")
+    added, _ = await stores.add_external(ZOE, "bob", "BOB", "bob-x", "bob-y")
+    assert added is not None
+    assert added.username == "bob-x"
+    assert await stores.users.user_by_name("bob") == bob
+    other = ExternalIdentity(ZOE.issuer, "other")
+    with pytest.raises(UsernameTaken):
+        await stores.add_external(other, "bob", "Bob-X")
+    assert await stores.users.user_by_identity(other) is None
+
+
+async def test_an_identity_has_one_user(stores: Stores) -> None:
+    zoe, _ = await stores.add_external(ZOE, "zoe")
+    again, session = await stores.add_external(ZOE, "zoe-2")
+    assert again is None
+    assert await stores.users.user_by_name("zoe-2") is None
+    assert await stores.live(session) == set()
+    assert await stores.users.user_by_identity(ZOE) == zoe
+    for other in (ExternalIdentity("other", ZOE.subject), ExternalIdentity(ZOE.issuer, "other")):
+        added, _ = await stores.add_external(other, f"zoe-{other.issuer[:5]}-{other.subject}")
+        assert added is not None
+        assert added != zoe
+
+
+async def test_a_deleted_user_leaves_the_identity_and_keeps_the_name(stores: Stores) -> None:
+    zoe, _ = await stores.add_external(ZOE, "zoe")
+    assert zoe is not None
+    assert await stores.users.delete_user(zoe.id, expected_version=1, audit=entry("deletion"))
+    assert await stores.users.user_by_identity(ZOE) is None
+    assert await stores.users.deleted_users([zoe.id]) == [zoe.id]
+    again, _ = await stores.add_external(ZOE, "zoe", "zoe-2")
+    assert again is not None
+    assert (again.username, again.id == zoe.id) == ("zoe-2", False)
 
 
 async def test_nobody_is_not_found(stores: Stores) -> None:

@@ -89,6 +89,18 @@ def test_unusable_settings_are_all_named_at_once(tmp_path: Path) -> None:
     assert "Traceback" not in failed.stderr
 
 
+def test_a_key_set_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
+    failed = run(
+        tmp_path,
+        DUET_EXTERNAL_ISSUER="https://shop.example",
+        DUET_EXTERNAL_AUDIENCE="chat",
+        DUET_EXTERNAL_JWKS_FILE=str(tmp_path / "keys.json"),
+    )
+    assert failed.returncode == 1
+    assert f"key set {tmp_path / 'keys.json'}: No such file" in failed.stderr
+    assert failed.stderr.count("\n") == 1
+
+
 def test_a_data_directory_in_use_is_one_clear_line(tmp_path: Path) -> None:
     with spawned_service(tmp_path):
         failed = run(tmp_path)

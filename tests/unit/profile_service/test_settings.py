@@ -22,6 +22,45 @@ def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.profile_allowed_origins == ("https://a.example", "http://localhost:5173")
 
 
+def test_an_identity_provider_needs_issuer_audience_and_keys(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert Settings.load().external_issuer is None
+    monkeypatch.setenv("DUET_EXTERNAL_ISSUER", "https://shop.example")
+    with pytest.raises(SettingsError) as faults:
+        Settings.load()
+    assert "DUET_EXTERNAL_AUDIENCE: " in str(faults.value)
+    assert "DUET_EXTERNAL_JWKS_FILE: " in str(faults.value)
+    monkeypatch.setenv("DUET_EXTERNAL_AUDIENCE", "chat")
+    monkeypatch.setenv("DUET_EXTERNAL_JWKS_FILE", "keys.json")
+    monkeypatch.setenv("DUET_EXTERNAL_ALGORITHMS", "ES256, PS512")
+    settings = Settings.load()
+    assert str(settings.external_jwks_file) == "keys.json"
+    assert settings.external_algorithms == ("ES256", "PS512")
+    monkeypatch.setenv("DUET_EXTERNAL_JWKS_URL", "https://shop.example/jwks.json")
+    with pytest.raises(SettingsError, match="not both"):
+        Settings.load()
+
+
+@pytest.mark.parametrize("name", ["AUDIENCE", "JWKS_URL", "JWKS_FILE"])
+def test_parts_of_an_identity_provider_are_of_no_use_without_the_issuer(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(f"DUET_EXTERNAL_{name}", "https://shop.example/x")
+    with pytest.raises(SettingsError, match="DUET_EXTERNAL_ISSUER"):
+        Settings.load()
+
+
+@pytest.mark.parametrize(
+    "url", ["https://shop.example/k", "http://127.0.0.1:9/k", "http://[::1]/k", "http://localhost/"]
+)
+def test_keys_come_by_https_or_from_this_machine(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("DUET_EXTERNAL_ISSUER", "https://shop.example")
+    monkeypatch.setenv("DUET_EXTERNAL_AUDIENCE", "chat")
+    monkeypatch.setenv("DUET_EXTERNAL_JWKS_URL", url)
+    assert Settings.load().external_jwks_url == url
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -32,6 +71,16 @@ def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
         ("DUET_LOGIN_ATTEMPTS_PER_ACCOUNT", "0"),
         ("DUET_ARGON2_MEMORY_KIB", "lots"),
         ("DUET_LOG_LEVEL", "loud"),
+        ("DUET_SIGN_UP", "maybe"),
+        ("DUET_EXTERNAL_JWKS_URL", "http://shop.example/jwks.json"),
+        ("DUET_EXTERNAL_JWKS_URL", "https://user:secret@shop.example/jwks.json"),
+        ("DUET_EXTERNAL_JWKS_URL", "https://shop.example:port/"),
+        ("DUET_EXTERNAL_JWKS_URL", "file:///etc/keys.json"),
+        ("DUET_EXTERNAL_JWKS_URL", "jwks.json"),
+        ("DUET_EXTERNAL_ALGORITHMS", "RS256,HS256"),
+        ("DUET_EXTERNAL_ALGORITHMS", "none"),
+        ("DUET_EXTERNAL_ALGORITHMS", ","),
+        ("DUET_EXTERNAL_USERNAME_CLAIM", "x" * 201),
     ],
 )
 def test_unusable_values_name_their_variable(
