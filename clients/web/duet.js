@@ -1245,12 +1245,15 @@ export class Duet extends Emitter {
   #watchTab(owner) {
     if (owner === this.#owner || this.#watched.has(owner)) return;
     this.#watched.add(owner);
-    this.#tabs.exclusively(`outbox:${owner}`, async () => {
+    const takeAll = async () => {
       for (const entry of await this.#store.entries()) {
         if (entry.owner === owner) await this.#take(entry);
       }
-      this.#watched.delete(owner);
-    });
+    };
+    this.#tabs
+      .exclusively(`outbox:${owner}`, takeAll)
+      .catch(() => {}) // they stay in the store, for the next start
+      .finally(() => this.#watched.delete(owner));
   }
 
   async #take(entry) {

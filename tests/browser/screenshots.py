@@ -51,7 +51,7 @@ JONAS: list[tuple[str, int, str, str]] = [
         "jonas",
         0,
         "16:41",
-        "Bring the cello: I found the duet we were looking for, all four movements of it",
+        "Bring the cello: I found the duet we were looking for",
     ),
     ("me", 0, "16:44", "You did not! Where?"),
     ("jonas", 0, "16:45", "https://imslp.org/wiki/Duo_(Offenbach)"),

@@ -32,7 +32,7 @@ function page(form) {
       "section",
       { class: "auth-side", aria: { hidden: "true" } },
       h("div", { class: "auth-disc one" }),
-      h("div", { class: "auth-disc two" }),
+      h("div", { class: "auth-disc two" }, h("div", { class: "auth-disc lens" })),
       h(
         "div",
         { class: "auth-sample" },

@@ -33,6 +33,7 @@ export function avatar({ name, key, avatarUrl, online = false }, size = "") {
   const face = h("span", { class: `avatar-face hue-${hueOf(key)}` }, letter);
   if (url) {
     const image = h("img", { src: url, alt: "", decoding: "async", referrerpolicy: "no-referrer" });
+    image.addEventListener("load", () => face.classList.add("has-picture"));
     image.addEventListener("error", () => image.remove());
     face.append(image);
   }

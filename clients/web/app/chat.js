@@ -92,8 +92,9 @@ export class Chat {
     this.element = h(
       "div",
       { class: "chat" },
+      this.#banner,
       this.#sidebar.element,
-      h("main", { class: "pane" }, this.#banner, this.#pane, this.#empty),
+      h("main", { class: "pane" }, this.#pane, this.#empty),
       this.#settings.element,
       this.#person,
       this.#menu,
@@ -329,7 +330,9 @@ export class Chat {
           "dl",
           { class: "trace" },
           line("Stored", trace.stored_at),
-          line("Delivered", trace.delivered_at, count > 1 ? ` to ${count} devices` : ""),
+          // What was fetched from the history was never delivered by itself.
+          (trace.delivered_at || !trace.received_at) &&
+            line("Delivered", trace.delivered_at, count > 1 ? ` to ${count} devices` : ""),
           line("Received", trace.received_at),
           line("Read", trace.read_at),
         ),
@@ -351,12 +354,14 @@ export class Chat {
   /* ---- The connection ---- */
 
   #stateChanged({ state, reason }) {
-    clearTimeout(this.#bannerTimer);
-    if (state === "open") this.#showBanner(null);
-    else if (state === "ended") this.#showEnded(reason);
-    else if (this.#banner.hidden) {
-      this.#bannerTimer = setTimeout(() => this.#showOffline(), QUIET_MS);
+    if (state === "connecting" || state === "waiting") {
+      this.#bannerTimer ??= setTimeout(() => this.#showOffline(), QUIET_MS);
+      return;
     }
+    clearTimeout(this.#bannerTimer);
+    this.#bannerTimer = null;
+    if (state === "open") this.#showBanner(null);
+    else this.#showEnded(reason);
   }
 
   #showOffline() {
