@@ -12,6 +12,7 @@ from types import ModuleType
 
 import pytest
 
+import duet_client
 from duet_client import Client, FileCredentials, NewMessage, Tokens
 from tests.client_python import listener, talker
 from tests.client_python.proxy import Fault, Proxy, Rule, kind_is
@@ -121,6 +122,24 @@ async def test_reader_that_falls_behind_gets_everything_and_holds_little(
     ):
         await _send_all(a, bob.user_id, texts)
         assert await _receive(b, 300) == texts
+
+
+async def test_client_closes_within_a_second_though_nothing_gets_through(
+    duet: Duet, ann: Tokens, bob: Tokens, tmp_path: Path
+) -> None:
+    async with Proxy.before(duet.gateway.url) as proxy:
+        async with duet.connect(ann, tmp_path / "a", gateway_url=proxy.url) as a:
+            proxy.from_client = proxy.from_gateway = lambda _: Fault.STALL
+            for _ in range(300):
+                await a.send(bob.user_id, "x" * 4000)
+            asking = asyncio.create_task(a.conversations())
+            loop = asyncio.get_running_loop()
+            closing_at = loop.time()
+        assert loop.time() - closing_at < 1
+        with pytest.raises(duet_client.ClientClosed):
+            await asking
+    async with duet.connect(ann, tmp_path / "a") as a:
+        assert len(a.queued) == 300
 
 
 async def test_gateway_killed_while_sending_loses_doubles_and_reorders_nothing(

@@ -23,7 +23,6 @@ from duet_client.frames import (
     Receipt,
     SearchResults,
     Trace,
-    encode,
 )
 from duet_client.inbox import EventStream
 from duet_client.lifecycle import Lifecycle
@@ -195,9 +194,7 @@ class Client:
         if not self.is_connected or (active and now - last < _TYPING_INTERVAL_S):
             return
         self._typed_at[to] = now if active else float("-inf")
-        peer = await self.id_of(to)
-        if self.is_connected:
-            self._engine.link.transmit(encode("typing", {"to": peer, "active": active}))
+        self._engine.tell("typing", {"to": await self.id_of(to), "active": active})
 
     async def block(self, who: str) -> None:
         """Take nothing from this person any more."""

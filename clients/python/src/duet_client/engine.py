@@ -24,6 +24,7 @@ from duet_client.frames import (
     ResyncNeeded,
     Typing,
     UserErased,
+    encode,
 )
 from duet_client.inbox import Inbox
 from duet_client.lifecycle import Lifecycle
@@ -119,6 +120,12 @@ class Engine:
         self._wake()
         return question
 
+    def tell(self, kind: str, fields: dict[str, Any]) -> None:
+        """Send what may be lost and has no answer; without a connection, nothing."""
+        if self.link.is_live and not self._requests.wait_s(self._now()):
+            self._requests.take()
+            self.link.transmit(encode(kind, fields))
+
     def resume_from(self) -> str | None:
         """Return the cursor of the last event taken in."""
         return self.inbox.position
@@ -172,16 +179,16 @@ class Engine:
                 self.questions.received(getattr(frame, "id", ""), frame)
 
     def _refused(self, frame: ErrorFrame) -> None:
+        wait_s = 1.0 if frame.retry_after_ms is None else frame.retry_after_ms / 1000
+        if frame.code == "rate_limited":
+            self._messages.refused(self._now(), wait_s)
+            self._requests.refused(self._now(), wait_s)
         if frame.id is None or frame.code in _OF_THE_CONNECTION:
             return
         if not frame.retryable:
             self.outbox.refused(frame.id, refusal(frame.code, frame.message))
             self.questions.received(frame.id, frame)
             return
-        wait_s = 1.0 if frame.retry_after_ms is None else frame.retry_after_ms / 1000
-        if frame.code == "rate_limited":
-            self._messages.refused(self._now(), wait_s)
-            self._requests.refused(self._now(), wait_s)
         if frame.id in self.outbox.lanes:
             self.outbox.lanes.postpone(frame.id, self._now() + wait_s)
         else:

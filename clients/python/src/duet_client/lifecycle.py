@@ -138,7 +138,7 @@ class Lifecycle:
         if self._at_once:
             return Reconnect(0.0, reason)
         remedy = Remedy.RETRY if code is None else CLOSES.get(code, Remedy.RETRY)
-        error = self._error.code if self._error is not None else reason
+        error = reason or (self._error.code if self._error is not None else "")
         match remedy:
             case Remedy.RENEW if self._renewed or error == "session_ended":
                 return Stop(LoginRequired(self._told(reason) or "the session has ended"))

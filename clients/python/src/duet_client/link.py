@@ -17,7 +17,6 @@ from duet_client.errors import DuetError, LoginRequired, ServiceUnreachable, Try
 from duet_client.frames import (
     Connected,
     Draining,
-    ErrorFrame,
     Expiring,
     Frame,
     InvalidFrame,
@@ -241,7 +240,7 @@ class Link:
                 self._owner.connected(frame)
             case Expiring():
                 self._start(self._renew_in_band())
-            case Refreshed() | Draining() | ErrorFrame(id=None):
+            case Refreshed() | Draining():
                 pass
             case _:
                 self._owner.received(frame)
