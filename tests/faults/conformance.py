@@ -155,7 +155,7 @@ _LIMITS = ServerLimits(
 
 async def schemathesis(plan: Plan) -> list[Figure]:
     """Schemathesis with every check that applies, against the running profile service."""
-    examples = plan.of(5, 200)
+    examples = plan.of(5, 100)
     async with running_duet(plan.directory / "schemathesis") as duet:
         person = await duet.sign_up()
         credentials = ServiceCredentials(SERVICE_SECRET.encode(), "schemathesis")

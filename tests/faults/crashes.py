@@ -73,7 +73,7 @@ async def frozen_gateway(plan: Plan) -> list[Figure]:
 
 async def broken_connections(plan: Plan) -> list[Figure]:
     """A network that slices, delays and cuts connections in the middle of frames."""
-    tries, chance = plan.of(10, 200), random.Random(7)
+    tries, chance = plan.of(10, 100), random.Random(7)
     async with (
         running_duet(plan.directory / "broken-connections", **UNHURRIED) as duet,
         Proxy.to(duet.gateway_port) as proxy,

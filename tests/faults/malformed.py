@@ -19,7 +19,7 @@ _GOES_ON = Frame(Opcode.PING, _LAST).serialize(mask=True)
 
 async def malformed_input(plan: Plan) -> list[Figure]:
     """Each wire case against the real process, round after round."""
-    rounds = plan.of(1, 20)
+    rounds = plan.of(1, 3)
     wrong: list[str] = []
     async with running_duet(plan.directory / "malformed-input", **UNHURRIED) as duet:
         person = await duet.sign_up()

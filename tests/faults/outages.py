@@ -20,9 +20,16 @@ from tests.support.client import Client
 from tests.support.gateway import stored_messages
 from tests.support.profile_service import PASSWORD
 
-__all__ = ["full_disk", "locked_database", "locked_elsewhere", "profile_service_down"]
+__all__ = [
+    "READS_WHILE_LOCKED",
+    "full_disk",
+    "locked_database",
+    "locked_elsewhere",
+    "profile_service_down",
+]
 
 RECOVERED_WITHIN_S = 5.0
+READS_WHILE_LOCKED = "reads while the database is locked"
 
 _HOLD_LOCK = """
 import sqlite3, sys, time
@@ -282,9 +289,10 @@ async def locked_database(plan: Plan) -> list[Figure]:
             Client.talking(duet.url, ann.access_token) as a,
         ):
             await load.more_acknowledged(200)
+            await a.say(bob.user_id, "what is to be read", "unlocked")
             async with locked_elsewhere(duet.messages_db, seconds):
                 locked_at = time.monotonic()
-                refusals, reads, unread = await _while_locked(a, bob, seconds)
+                refusals, reads_s, unread = await _while_locked(a, bob, seconds)
             await load.everybody_acknowledged_since(time.monotonic())
             recovered_s = time.monotonic() - locked_at - seconds
             await load.settle()
@@ -295,35 +303,40 @@ async def locked_database(plan: Plan) -> list[Figure]:
         Figure(
             fault=f"database locked by another process for {seconds} s",
             tries=1,
-            counted=f"{refusals} sends refused (retryable); {reads} reads answered, {unread} not; "
-            f"{books}, those retried included; errors {', '.join(sorted(errors))}; everybody "
-            f"acknowledged again {max(0, recovered_s):.1f} s after the lock, no restart",
+            counted=f"{refusals} sends refused (retryable); {books}, retried ones included; errors "
+            f"{', '.join(sorted(errors))}; everybody acknowledged again "
+            f"{max(0, recovered_s):.1f} s after the lock, no restart",
             passed=books.lost == books.doubled == 0
             and books.integrity == "ok"
             and errors == {"store_unavailable"}
-            and refusals > 0
-            and reads > 0
-            and unread == 0
             and recovered_s < RECOVERED_WITHIN_S
             and not tracebacks,
-        )
+        ),
+        Figure(
+            fault=READS_WHILE_LOCKED,
+            tries=len(reads_s) + unread,
+            counted=f"{len(reads_s)} history pages answered, {unread} refused (retryable); the "
+            f"slowest took {max(reads_s, default=0):.1f} s",
+            passed=not unread and bool(reads_s) and max(reads_s) < 1,
+        ),
     ]
 
 
-async def _while_locked(client: Client, to: Person, seconds: float) -> tuple[int, int, int]:
-    """Send and read for almost so long. Returns (sends refused, reads answered, reads refused)."""
-    ends_at, number = time.monotonic() + seconds - 2.5, 0
-    refusals = reads = unread = 0
+async def _while_locked(client: Client, to: Person, seconds: float) -> tuple[int, list[float], int]:
+    """Send and read for almost so long. Returns sends refused, times of reads, reads refused."""
+    ends_at, number, reads_s = time.monotonic() + seconds - 2.5, 0, []
+    refusals = unread = 0
     while number == 0 or time.monotonic() < ends_at:
-        number += 1
+        number, started = number + 1, time.monotonic()
         await client.send(type="history", id="h", **{"with": to.user_id})
-        answer = await _next(client)
-        reads += answer["type"] == "history"
-        unread += answer["type"] == "error"
+        if (await _next(client))["type"] == "history":
+            reads_s.append(time.monotonic() - started)
+        else:
+            unread += 1
         await client.send(type="send", id=f"locked-{number}", to=to.user_id, text="hello")
         answer = await _next(client)
         refusals += answer.get("code") == "store_unavailable" and answer["retryable"]
-    return refusals, reads, unread
+    return refusals, reads_s, unread
 
 
 @contextlib.asynccontextmanager

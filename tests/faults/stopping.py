@@ -22,7 +22,7 @@ STOPPED_WITHIN_S = 15.0
 
 async def stopped_while_stuck(plan: Plan) -> list[Figure]:
     """SIGTERM while a reader is stuck, a verification hangs, and a commit waits for a lock."""
-    tries = plan.of(1, 5)
+    tries = plan.of(1, 3)
     took_s, statuses, told, acked = [], [], 0, 0
     for number in range(tries):
         directory = plan.directory / f"stopped-while-stuck-{number}"
@@ -70,7 +70,7 @@ async def _last_words(client: Client) -> list[str]:
 
 async def operations_under_load(plan: Plan) -> list[Figure]:
     """Rolling restarts, a key rotation and a backup while people talk; then a restore."""
-    rounds = plan.of(1, 10)
+    rounds = plan.of(1, 5)
     async with running_duet(plan.directory / "operations", **UNHURRIED) as duet:
         people = await duet.sign_up_many(20)
         async with talking_pairs(duet.url, people, pause_s=0.002) as load:
