@@ -6,7 +6,7 @@ from pathlib import Path
 import grimp
 import pytest
 
-_PURE = ["backoff", "errors", "events", "frames", "lanes", "lifecycle", "pace"]
+_PURE = ["answers", "backoff", "errors", "events", "frames", "lanes", "lifecycle", "pace"]
 _IMPURE = {"asyncio", "socket", "time", "os", "ssl", "sqlite3", "httpx", "websockets", "filelock"}
 
 

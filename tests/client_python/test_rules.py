@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from duet_client import Backoff, errors, frames
+from duet_client import Backoff, answers, errors, frames
 from duet_client.cli.conversation import Conversation, Tick
 from duet_client.events import MessageSent, SendFailed
 from duet_client.lanes import Entry, Lanes
@@ -134,7 +134,7 @@ def test_ids_are_version_7_sort_by_time_and_are_what_the_gateway_takes() -> None
 
 def test_unknown_frames_and_fields_are_passed_over_and_nonsense_is_not() -> None:
     assert frames.decode('{"type": "of_the_future", "x": 1}') is None
-    assert frames.decode('{"type": "done", "id": "1", "x": 1}') == frames.Done("1")
+    assert frames.decode('{"type": "done", "id": "1", "x": 1}') == answers.Done("1")
     for nonsense in ("", "[]", "{}", '{"type": "done"}', "[" * 5000, b"\xff"):
         with pytest.raises(frames.InvalidFrame):
             frames.decode(nonsense)

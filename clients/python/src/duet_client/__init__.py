@@ -5,8 +5,18 @@ Begin with `connect`; its docstring and `Client.events` say what is guaranteed, 
 """
 
 from duet_client.account import Account, log_in, sign_up
+from duet_client.answers import (
+    ConversationItem,
+    ConversationList,
+    HistoryPage,
+    Message,
+    Preferences,
+    SearchResults,
+    Trace,
+)
 from duet_client.backoff import Backoff
-from duet_client.client import Client, connect
+from duet_client.client import Client
+from duet_client.connecting import connect
 from duet_client.credentials import (
     CredentialStore,
     FileCredentials,
@@ -54,24 +64,17 @@ from duet_client.events import (
 )
 from duet_client.frames import (
     Ack,
-    ConversationItem,
-    ConversationList,
-    HistoryPage,
-    Message,
     MessageDeleted,
     MessageEdited,
     NewMessage,
-    Preferences,
     Presence,
     Receipt,
     ResyncNeeded,
-    SearchResults,
-    Trace,
     Typing,
     UserErased,
 )
 from duet_client.inbox import EventStream
-from duet_client.outbox import Outgoing
+from duet_client.outgoing import Outgoing
 from duet_client.profile_api import Device, OwnProfile, Profile
 
 __all__ = [

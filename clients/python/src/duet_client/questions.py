@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 
+from duet_client.answers import ExportChunk
 from duet_client.errors import NoAnswer, refusal
-from duet_client.frames import ErrorFrame, ExportChunk, Frame, encode
+from duet_client.frames import ErrorFrame, Frame, encode
 from duet_client.message_ids import new_id
 
 __all__ = ["Question", "Questions"]

@@ -4,34 +4,25 @@ again (queued messages go out with the next `duet send`); 77 log in first; 130 i
 
 import asyncio
 import contextlib
-import functools
-import os
-import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TextIO
+from typing import TextIO
 
 import click
 from click.shell_completion import get_completion_class
 
 import duet_client
-from duet_client import Account, Client, DuetError, NewMessage
-from duet_client.cli.home import Home, Settings, Store
+from duet_client import NewMessage
+from duet_client.cli.home import Home, Store
 from duet_client.cli.output import printable, say_json, say_message, say_note
+from duet_client.cli.running import account_of, client_of, command_line
 from duet_client.credentials import KeyringCredentials
 from duet_client.link import DEFAULT_GATEWAY_URL
 from duet_client.profile_api import DEFAULT_PROFILE_URL
 
 __all__ = ["duet"]
-
-EXIT_FAILED = 1
-EXIT_TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
-EXIT_LOG_IN = 77  # EX_NOPERM
-EXIT_INTERRUPTED = 128 + signal.SIGINT
-
-P = ParamSpec("P")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -43,40 +34,6 @@ P = ParamSpec("P")
 def duet(context: click.Context, home: Path | None) -> None:
     """Chat from the terminal. What you send arrives once and in order, whatever fails."""
     context.obj = Home(home)
-
-
-def _command(
-    work: Callable[Concatenate[Home, P], Coroutine[Any, Any, None]],
-) -> Callable[P, None]:
-    """Run a command's coroutine; turn what can go wrong into a line and an exit status."""
-
-    @functools.wraps(work)
-    def run(*arguments: P.args, **options: P.kwargs) -> None:
-        home = click.get_current_context().find_object(Home) or Home()
-        try:
-            asyncio.run(work(home, *arguments, **options))
-        except duet_client.LoginRequired as error:
-            _leave(f"{error}", EXIT_LOG_IN)
-        except (
-            duet_client.ServiceUnreachable,
-            duet_client.TryAgainLater,
-            duet_client.NoAnswer,
-        ) as error:
-            _leave(f"{error}", EXIT_TRY_AGAIN)
-        except DuetError as error:
-            _leave(f"{error}", EXIT_FAILED)
-        except BrokenPipeError:  # `duet tail | head`: nobody reads any more
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(EXIT_FAILED)
-        except KeyboardInterrupt:
-            sys.exit(EXIT_INTERRUPTED)
-
-    return run
-
-
-def _leave(message: str, status: int) -> None:
-    say_note(f"duet: {message}")
-    sys.exit(status)
 
 
 def _of_servers(command: Callable[..., None]) -> Callable[..., None]:
@@ -100,7 +57,7 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Lines of JSON."
 @duet.command()
 @click.argument("username")
 @_of_servers
-@_command
+@command_line
 async def signup(
     home: Home,
     username: str,
@@ -120,7 +77,7 @@ async def signup(
 @duet.command()
 @click.argument("username")
 @_of_servers
-@_command
+@command_line
 async def login(
     home: Home,
     username: str,
@@ -140,10 +97,10 @@ async def login(
 @duet.command()
 @click.option("--everywhere", is_flag=True, help="On every device.")
 @click.option("--device", metavar="ID", help="Another device, from `duet devices`.")
-@_command
+@command_line
 async def logout(home: Home, everywhere: bool, device: str | None) -> None:
     """Log out this device, another one, or all of them."""
-    async with _account(home) as (account, _):
+    async with account_of(home) as (account, _):
         if device is not None:
             await account.log_out_device(device)
             return
@@ -154,10 +111,10 @@ async def logout(home: Home, everywhere: bool, device: str | None) -> None:
 
 @duet.command()
 @_as_json
-@_command
+@command_line
 async def devices(home: Home, as_json: bool) -> None:
     """List the devices that are logged in; * is this one."""
-    async with _account(home) as (account, _):
+    async with account_of(home) as (account, _):
         for device in await account.devices():
             if as_json:
                 say_json(device)
@@ -173,7 +130,7 @@ async def devices(home: Home, as_json: bool) -> None:
 @click.option("--lines", is_flag=True, help="With -: each line is a message of its own.")
 @click.option("--timeout", "timeout_s", default=30.0, show_default=True, help="Seconds to wait.")
 @_as_json
-@_command
+@command_line
 async def send(
     home: Home, who: str, text: str, *, lines: bool, timeout_s: float, as_json: bool
 ) -> None:
@@ -183,7 +140,7 @@ async def send(
     goes out with the next `duet send`.
     """
     texts = _texts(text, lines)
-    async with _client(home, "send", timeout_s=timeout_s, wait=False) as me:
+    async with client_of(home, "send", timeout_s=timeout_s, wait=False) as me:
         outgoing = [await me.send(who, each) for each in texts]
         try:
             async with asyncio.timeout(timeout_s):
@@ -202,14 +159,14 @@ async def send(
 @click.option("--new", is_flag=True, help="Only what comes from now on, not what was missed.")
 @click.option("--count", type=click.IntRange(1), help="End after so many messages.")
 @_as_json
-@_command
+@command_line
 async def tail(home: Home, who: str | None, new: bool, count: int | None, as_json: bool) -> None:
     """Print messages as they come, beginning where the last `duet tail` ended.
 
     With WHO, only the conversation with that person.
     """
     purpose = "tail-new" if new else "tail"
-    async with _client(home, purpose, forget=new) as me:
+    async with client_of(home, purpose, forget=new) as me:
         peer = None if who is None else await me.id_of(who)
         async for event in me.events():
             if isinstance(event, duet_client.ConnectionLost):
@@ -235,10 +192,10 @@ async def tail(home: Home, who: str | None, new: bool, count: int | None, as_jso
 @click.argument("who")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1))
 @_as_json
-@_command
+@command_line
 async def history(home: Home, who: str, limit: int, as_json: bool) -> None:
     """Print the last messages with WHO, the oldest first."""
-    async with _client(home, "ask") as me:
+    async with client_of(home, "ask") as me:
         messages: list[duet_client.Message] = []
         before: int | None = None
         while len(messages) < limit:
@@ -259,10 +216,10 @@ async def history(home: Home, who: str, limit: int, as_json: bool) -> None:
 @click.option("--with", "who", help="Only in the conversation with this person.")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 200))
 @_as_json
-@_command
+@command_line
 async def search(home: Home, query: str, who: str | None, limit: int, as_json: bool) -> None:
     """Find messages that hold every word of QUERY, the best first."""
-    async with _client(home, "ask") as me:
+    async with client_of(home, "ask") as me:
         found = await me.search(query, who=who, limit=limit)
         for hit in found.items:
             if as_json:
@@ -276,22 +233,22 @@ async def search(home: Home, query: str, who: str | None, limit: int, as_json: b
 
 @duet.command()
 @click.option("--output", "-o", type=click.File("w", encoding="utf-8", atomic=True), default="-")
-@_command
+@command_line
 async def export(home: Home, output: TextIO) -> None:
     """Write all of your conversations as JSON Lines."""
-    async with _client(home, "ask") as me:
+    async with client_of(home, "ask") as me:
         async for line in me.export():
             output.write(line + "\n")
 
 
 @duet.command()
 @click.argument("who")
-@_command
+@command_line
 async def chat(home: Home, who: str) -> None:
     """Talk with WHO, full screen."""
     from duet_client.cli.chat import Chat  # noqa: PLC0415 - Textual takes a while to load
 
-    async with _client(home, f"chat-{who.lower()}", wait=False) as me:
+    async with client_of(home, f"chat-{who.lower()}", wait=False) as me:
         peer = (await me.account.user(who)).username
         await Chat(me, peer).run_async()
 
@@ -304,44 +261,6 @@ def completion(shell: str) -> None:
     if kind is None:
         raise AssertionError(shell)
     click.echo(kind(duet, {}, "duet", "_DUET_COMPLETE").source())
-
-
-@contextlib.asynccontextmanager
-async def _account(home: Home) -> AsyncIterator[tuple[Account, Settings]]:
-    settings = home.settings()
-    async with Account(settings.profile_url, home.credentials(settings)) as account:
-        yield account, settings
-
-
-@contextlib.asynccontextmanager
-async def _client(
-    home: Home, purpose: str, *, timeout_s: float = 10.0, wait: bool = True, forget: bool = False
-) -> AsyncIterator[Client]:
-    """A client on the state file of its purpose; a short-lived one before it is waited for."""
-    settings = home.settings()
-    state: Path | str = home.state(settings, purpose)
-    if purpose == "ask" or forget:  # nothing to remember
-        state = ":memory:"
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + (timeout_s if purpose == "send" else 0)
-    async with contextlib.AsyncExitStack() as stack:
-        while True:
-            connecting = duet_client.connect(
-                settings.profile_url,
-                settings.gateway_url,
-                home.credentials(settings),
-                state=state,
-                connect_timeout_s=timeout_s if wait else 0,
-                sends_received=purpose != "ask",
-            )
-            try:
-                client = await stack.enter_async_context(connecting)
-                break
-            except duet_client.StateInUse:
-                if loop.time() >= deadline:
-                    raise
-                await asyncio.sleep(0.05)
-        yield client
 
 
 def _texts(text: str, lines: bool) -> list[str]:

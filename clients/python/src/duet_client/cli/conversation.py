@@ -6,15 +6,9 @@ from datetime import datetime
 
 import msgspec
 
+from duet_client.answers import Message
 from duet_client.events import Event, MessageSent, SendFailed
-from duet_client.frames import (
-    Message,
-    MessageDeleted,
-    MessageEdited,
-    NewMessage,
-    Receipt,
-    UserErased,
-)
+from duet_client.frames import MessageDeleted, MessageEdited, NewMessage, Receipt, UserErased
 
 __all__ = ["Conversation", "Line", "Tick"]
 

@@ -6,7 +6,8 @@ from datetime import datetime
 import click
 import msgspec
 
-from duet_client.frames import Message, NewMessage
+from duet_client.answers import Message
+from duet_client.frames import NewMessage
 
 __all__ = ["printable", "say_json", "say_message", "say_note"]
 
