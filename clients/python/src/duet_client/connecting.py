@@ -54,39 +54,37 @@ async def connect(
         StateInUse, WrongState, StateError: `state` cannot be used.
         ConnectionEnded: the gateway does not want this client.
     """
-    async with Account(
-        profile_url, credentials, ssl_context=ssl_context, trust_env=trust_env
-    ) as account:
+    options = LinkOptions(
+        gateway_url,
+        ssl_context=ssl_context,
+        trust_env=trust_env,
+        ping_interval_s=ping_interval_s,
+        ping_timeout_s=ping_timeout_s,
+    )
+    async with contextlib.AsyncExitStack() as stack:
+        account = await stack.enter_async_context(
+            Account(profile_url, credentials, ssl_context=ssl_context, trust_env=trust_env)
+        )
         tokens = await account.keeper.tokens()
         kept = await State.open(state)
-        try:
-            engine = Engine(
-                LinkOptions(
-                    gateway_url,
-                    ssl_context=ssl_context,
-                    trust_env=trust_env,
-                    ping_interval_s=ping_interval_s,
-                    ping_timeout_s=ping_timeout_s,
-                ),
-                account,
-                Lifecycle(backoff or Backoff()),
-                kept,
-                stored=await kept.load(tokens.user_id),
-                user_id=tokens.user_id,
-                answer_timeout_s=answer_timeout_s,
-                max_waiting_events=max_waiting_events,
-                sends_received=sends_received,
-            )
-            engine.start()
-            try:
-                client = Client(engine, account, tokens, answer_timeout_s)
-                if connect_timeout_s:
-                    await _first_connection(client, engine, connect_timeout_s)
-                yield client
-            finally:
-                await engine.close()
-        finally:
-            await kept.close()
+        stack.push_async_callback(kept.close)
+        engine = Engine(
+            options,
+            account,
+            Lifecycle(backoff or Backoff()),
+            kept,
+            stored=await kept.load(tokens.user_id),
+            user_id=tokens.user_id,
+            answer_timeout_s=answer_timeout_s,
+            max_waiting_events=max_waiting_events,
+            sends_received=sends_received,
+        )
+        engine.start()
+        stack.push_async_callback(engine.close)
+        client = Client(engine, account, tokens, answer_timeout_s)
+        if connect_timeout_s:
+            await _first_connection(client, engine, connect_timeout_s)
+        yield client
 
 
 async def _first_connection(client: Client, engine: Engine, timeout_s: float) -> None:
