@@ -84,7 +84,7 @@ async def code(answer: httpx.Response, status: int) -> str:
 
 
 async def test_the_first_token_makes_the_account_and_the_next_one_finds_it(
-    service: RunningService, provider: IdentityProvider
+    service: RunningService, provider: IdentityProvider, clock: ManualClock
 ) -> None:
     claims = {"preferred_username": "Zoë", "name": "Zoë Müller", "picture": "https://a.example/z"}
     answer = await exchange(service, provider.token(**claims), device_name="phone")
@@ -96,6 +96,7 @@ async def test_the_first_token_makes_the_account_and_the_next_one_finds_it(
     assert (user["username"], user["display_name"]) == ("Zoe", "Zoë Müller")
     assert user["avatar_url"] == "https://a.example/z"
 
+    clock.advance(1)
     second = await signed_in(service, provider.token(name="Renamed"))
     assert second["user"] == user
     assert second["session_id"] != first["session_id"]
