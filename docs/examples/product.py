@@ -1,6 +1,6 @@
 """A product that has users already and lets them chat: the stand-in for yours in docs/embed.md.
 
-Run it with Duet's environment: `SHOP_KEY=shop.pem .venv/bin/python docs/examples/product.py`.
+Run it with Duet's environment: `SHOP_KEY=data/shop.pem .venv/bin/python docs/examples/product.py`.
 """
 
 import json
