@@ -773,7 +773,7 @@ export class Duet extends Emitter {
         clearTimeout(timer);
         outcome.openedAt = this.#now();
       } else if (frame.type === "error" && (frame.id === undefined || frame.code === "flood")) {
-        outcome.error = failure(frame);
+        if (frame.code !== "rate_limited") outcome.error = failure(frame); // it explains the close
       } else if (frame.type === "draining") {
         outcome.drainingMs = frame.retry_after_ms;
       }
@@ -962,9 +962,18 @@ export class Duet extends Emitter {
         return this.emit(frame.type, frame);
       case "export":
         return this.#part(frame);
+      case "error":
+        return frame.id === undefined ? this.#refused(failure(frame)) : this.#answered(frame);
       default:
         return this.#answered(frame);
     }
+  }
+
+  /** What has no id failed: perhaps a mark, which is worth another try, or typing, which is not. */
+  #refused(error) {
+    if (!error.retryable) return;
+    if (error.code === "rate_limited") this.#pace?.pause(error.retryAfterMs);
+    setTimeout(() => this.#sendMarks(true), error.retryAfterMs ?? 1_000);
   }
 
   #connected(frame) {
@@ -1172,7 +1181,7 @@ export class Duet extends Emitter {
       if (error.code === "timeout" && socket === this.#socket) this.#drop("no_answer");
       else if (!error.retryable) this.#failed(lane, entry, error);
       else if (error.code !== "disconnected") {
-        if (error.code === "rate_limited") this.#pace.slowDown();
+        if (error.code === "rate_limited") this.#pace.pause(error.retryAfterMs);
         this.#pumpLater(lane, this.#retryDelay(entry, error));
       }
     }
@@ -1329,16 +1338,16 @@ class Pace {
   take() {
     const at = this.now();
     this.tokens = Math.min(this.burst, this.tokens + Math.max(0, at - this.at) * this.perMs);
-    this.at = at;
+    this.at = Math.max(this.at, at);
     if (this.tokens < 1) return Math.ceil((1 - this.tokens) / this.perMs);
     this.tokens -= 1;
     return 0;
   }
 
   /** Another device of the same person uses the rate up. */
-  slowDown() {
+  pause(ms = 1_000) {
     this.tokens = 0;
-    this.perMs /= 2;
+    this.at = this.now() + ms;
   }
 }
 

@@ -13,8 +13,8 @@ MESSAGES = 10_000
 MAX_ROWS = 200
 """The page keeps 160 messages in the document, and a few lines between days."""
 MAX_SECONDS_TO_THE_TOP = 60.0
-MAX_STEP_MS = 100.0
-"""The work of one frame of scrolling, for 95 of 100 frames."""
+MAX_STEP_MS = {"p50_ms": 50.0, "p95_ms": 200.0}
+"""From one frame of scrolling to the next, also on a machine that has other work."""
 
 _SCROLL_TO_THE_TOP = """async () => {
   const scroller = document.querySelector(".thread-scroll");
@@ -32,7 +32,8 @@ _SCROLL_TO_THE_TOP = """async () => {
     seen += 1;
   }
   steps.sort((a, b) => a - b);
-  return {rows, seen, p95_ms: steps[Math.floor(steps.length * 0.95)], worst_ms: steps.at(-1)};
+  const at = (share) => steps[Math.floor((steps.length - 1) * share)];
+  return {rows, seen, p50_ms: at(0.5), p95_ms: at(0.95), worst_ms: at(1)};
 }"""
 
 
@@ -69,7 +70,7 @@ async def test_ten_thousand_messages_scroll_smoothly(new_person: NewPerson, stac
     took_s = time.perf_counter() - started
     await expect(ann.page.locator(".beginning")).to_be_visible()
     assert scrolled["rows"] <= MAX_ROWS, scrolled
-    assert scrolled["p95_ms"] <= MAX_STEP_MS, scrolled
+    assert all(scrolled[name] <= most for name, most in MAX_STEP_MS.items()), scrolled
     assert took_s < MAX_SECONDS_TO_THE_TOP, scrolled
 
     await ann.page.get_by_role("button", name="Go to the latest message").click()

@@ -1,6 +1,7 @@
 /** The way in: sign up, or log in. */
 
 import { h, icon } from "./dom.js";
+import { field, sentence } from "./fields.js";
 import { judge, WORDS } from "./password.js";
 
 const FIELD_NAMES = { username: "username", password: "password", display_name: "display_name" };
@@ -210,33 +211,6 @@ class AuthForm {
     this.#submitButton.classList.toggle("is-busy", isBusy);
   }
 }
-
-/** A labelled input with a place for what is wrong with it. */
-export function field(name, label, attributes = {}, aside = "") {
-  const input = h("input", { id: `field-${name}`, name, ...attributes, aria: { describedby: `fault-${name}` } });
-  const box = h("span", { class: "field-box" }, input);
-  const fault = h("p", { class: "field-error", id: `fault-${name}`, role: "alert" });
-  return {
-    element: h(
-      "div",
-      { class: "field" },
-      h("label", { for: `field-${name}` }, label, aside && h("span", { class: "aside" }, aside)),
-      box,
-      fault,
-    ),
-    input,
-    box,
-    showError(text) {
-      fault.textContent = text;
-      input.setAttribute("aria-invalid", String(text !== ""));
-    },
-  };
-}
-
-export const sentence = (text) => {
-  const capital = text.charAt(0).toUpperCase() + text.slice(1);
-  return /[.!?]$/.test(capital) ? capital : `${capital}.`;
-};
 
 /** How the list of devices will call this one. */
 function deviceName() {

@@ -1,10 +1,12 @@
 /** The page of somebody who is in: the list, one conversation, and what goes on between them. */
 
+import { AboutDialog } from "./about-dialog.js";
 import { avatar } from "./avatar.js";
 import { Composer } from "./composer.js";
 import { announce, h, icon, iconButton, onceAFrame } from "./dom.js";
+import { MessageMenu } from "./message-menu.js";
 import { Model } from "./model.js";
-import { closeOnBackdrop, Settings } from "./settings.js";
+import { Settings } from "./settings.js";
 import { Sidebar } from "./sidebar.js";
 import { oneLine } from "./text.js";
 import { ThreadView } from "./thread-view.js";
@@ -27,7 +29,7 @@ export class Chat {
     this.#sidebar = new Sidebar(this.model, duet, account, {
       open: (conversation, seq) => this.#go(conversation, seq),
       href: (conversation) => hrefOf(conversation),
-      openSettings: () => this.#settings.open(),
+      openSettings: () => this.#settings.open().catch((error) => this.#sayFailed(error)),
     });
     this.#thread = new ThreadView(this.model, {
       openMenu: (row, message, button) => this.#openMenu(row, message, button),
@@ -57,8 +59,7 @@ export class Chat {
   #pane;
   #empty;
   #menu;
-  #menuFor = null;
-  #person;
+  #about;
   #toast;
 
   /** Show what the address says, once who is who is known. */
@@ -71,8 +72,8 @@ export class Chat {
     this.#banner = h("div", { class: "banner", role: "status", hidden: true });
     this.#head = h("header", { class: "thread-head" });
     this.#foot = h("div", { class: "thread-foot" });
-    this.#menu = h("div", { class: "menu", popover: "auto", role: "menu", id: "message-menu", onkeydown: moveInMenu });
-    this.#person = h("dialog", { class: "person", aria: { labelledby: "person-name" }, onclick: closeOnBackdrop });
+    this.#menu = new MessageMenu();
+    this.#about = new AboutDialog();
     this.#toast = h("div", { class: "toast", role: "status", hidden: true });
     this.#pane = h(
       "section",
@@ -96,8 +97,8 @@ export class Chat {
       this.#sidebar.element,
       h("main", { class: "pane" }, this.#pane, this.#empty),
       this.#settings.element,
-      this.#person,
-      this.#menu,
+      this.#about.element,
+      this.#menu.element,
       this.#toast,
     );
   }
@@ -245,34 +246,15 @@ export class Chat {
   async #setBlocked(isBlocked) {
     try {
       await this.model.setBlocked(this.#open, isBlocked);
-      if (this.#person.open) this.#openPerson();
+      if (this.#about.element.open) this.#openPerson();
     } catch (error) {
       this.#sayFailed(error);
     }
   }
 
   #openPerson() {
-    const conversation = this.#open;
-    const { profile } = conversation;
-    const isBlocked = this.model.blocked.has(conversation.peerId);
-    const seen = conversation.online ? "Online now" : conversation.lastSeen ? `Last here ${time.ago(conversation.lastSeen)}` : null;
-    this.#person.replaceChildren(
-      iconButton("close", "Close", () => this.#person.close(), { class: "person-close" }),
-      avatar(conversation.face, "huge"),
-      h("h2", { id: "person-name", dir: "auto" }, conversation.name),
-      conversation.username && h("p", { class: "hint" }, `@${conversation.username}`),
-      profile?.status_text && h("p", { class: "person-status", dir: "auto" }, profile.status_text),
-      profile?.bio && h("p", { class: "person-bio", dir: "auto" }, profile.bio),
-      seen && h("p", { class: "hint" }, seen),
-      !conversation.isGone &&
-        h(
-          "button",
-          { type: "button", class: `button ${isBlocked ? "quiet" : "danger"}`, onclick: () => this.#setBlocked(!isBlocked) },
-          isBlocked ? "Unblock" : "Block",
-        ),
-    );
-    for (const empty of [...this.#person.childNodes]) if (empty.nodeType === Node.TEXT_NODE) empty.remove();
-    if (!this.#person.open) this.#person.showModal();
+    const isBlocked = this.model.blocked.has(this.#open.peerId);
+    this.#about.showPerson(this.#open, isBlocked, () => this.#setBlocked(!isBlocked));
   }
 
   #openMenu(row, message, button) {
@@ -282,62 +264,13 @@ export class Chat {
       mine && ["Edit", () => this.#composer.edit(message)],
       mine && ["Details", () => this.#showTrace(message)],
       mine && ["Delete for both", () => this.#duet.delete(message).catch((error) => this.#sayFailed(error)), "danger"],
-    ].filter(Boolean);
-    this.#menuFor?.classList.remove("has-menu");
-    this.#menuFor = row;
-    row.classList.add("has-menu");
-    this.#menu.replaceChildren(
-      ...items.map(([label, action, kind]) =>
-        h(
-          "button",
-          {
-            type: "button",
-            role: "menuitem",
-            class: kind ?? "",
-            onclick: () => {
-              this.#menu.hidePopover();
-              action();
-            },
-          },
-          label,
-        ),
-      ),
-    );
-    this.#menu.showPopover();
-    const at = button.getBoundingClientRect();
-    const box = this.#menu.getBoundingClientRect();
-    const left = mine ? at.right - box.width : at.left;
-    const top = at.bottom + 4 + box.height > innerHeight ? at.top - box.height - 4 : at.bottom + 4;
-    this.#menu.style.left = `${Math.max(8, Math.min(left, innerWidth - box.width - 8))}px`;
-    this.#menu.style.top = `${Math.max(8, top)}px`;
-    this.#menu.querySelector("button").focus();
-    this.#menu.ontoggle = (event) => {
-      if (event.newState !== "closed") return;
-      row.classList.remove("has-menu");
-      if (document.activeElement === document.body) row.focus({ preventScroll: true });
-    };
+    ];
+    this.#menu.open(items.filter(Boolean), row, button, mine);
   }
 
   async #showTrace(message) {
     try {
-      const trace = await this.#duet.trace(message);
-      const line = (label, at, more = "") => h("div", {}, h("dt", {}, label), h("dd", {}, at ? time.exact(at) + more : "not yet"));
-      const count = trace.delivered_to_connections ?? 0;
-      this.#person.replaceChildren(
-        iconButton("close", "Close", () => this.#person.close(), { class: "person-close" }),
-        h("h2", { id: "person-name" }, "Message details"),
-        h(
-          "dl",
-          { class: "trace" },
-          line("Stored", trace.stored_at),
-          // What was fetched from the history was never delivered by itself.
-          (trace.delivered_at || !trace.received_at) &&
-            line("Delivered", trace.delivered_at, count > 1 ? ` to ${count} devices` : ""),
-          line("Received", trace.received_at),
-          line("Read", trace.read_at),
-        ),
-      );
-      this.#person.showModal();
+      this.#about.showTrace(await this.#duet.trace(message));
     } catch (error) {
       this.#sayFailed(error);
     }
@@ -399,12 +332,3 @@ function placeOf(hash) {
 function hrefOf(conversation) {
   return `#/${conversation.username && !conversation.isGone ? encodeURIComponent(conversation.username) : `id/${conversation.peerId}`}`;
 }
-
-function moveInMenu(event) {
-  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-  if (!step) return;
-  const items = [...event.currentTarget.querySelectorAll("button")];
-  event.preventDefault();
-  items.at((items.indexOf(document.activeElement) + step) % items.length).focus();
-}
-

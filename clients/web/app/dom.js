@@ -110,3 +110,18 @@ export function announce(text) {
   region.textContent = "";
   requestAnimationFrame(() => (region.textContent = text));
 }
+
+/** A listener for dialogs: a click beside the dialog closes it. */
+export function closeOnBackdrop(event) {
+  if (event.target === event.currentTarget) event.currentTarget.close();
+}
+
+/** A listener for lists: the arrow keys go from one to the next, and above the first to `before`. */
+export function moveFocus(event, before) {
+  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+  if (!step) return;
+  const items = [...event.currentTarget.querySelectorAll("a, button")];
+  const next = items[items.indexOf(document.activeElement) + step];
+  event.preventDefault();
+  (next ?? (step < 0 ? before : null))?.focus();
+}

@@ -230,6 +230,42 @@ describe("faults", () => {
   });
 });
 
+describe("refusals", () => {
+  test("mark that was refused for its pace is sent again", async () => {
+    const [ann, bob] = [await person(direct()), await person({ autoReceived: false })];
+    const ack = await ann.send(bob.user.id, "hello");
+    await heard(bob, 1);
+    const refused = new Promise((resolve) => {
+      proxy.fromClient = (frame) => (frame.type === "read" ? (resolve(frame), "drop") : "pass");
+    });
+    bob.markRead(ack.conversation, 1);
+    await refused;
+    proxy.fromClient = () => "pass";
+    const read = ann.once("receipt");
+    proxy.inject({ type: "error", code: "rate_limited", retryable: true, retry_after_ms: 20 });
+    assert.equal((await read).read, 1);
+    await Promise.all([ann.stop(), bob.stop()]);
+  });
+
+  test("long outbox keeps below the announced pace", async () => {
+    const slow = await Services.start({ DUET_MESSAGES_PER_S: "200", DUET_MESSAGE_BURST: "10" });
+    const people = [];
+    for (const username of ["ann", "bob"]) {
+      const account = new Account({ url: slow.profileUrl });
+      await account.signUp({ username, password: PASSWORD });
+      people.push(await device(account, { url: slow.gatewayUrl }));
+    }
+    const [ann, bob] = people;
+    const states = [];
+    ann.on("state", ({ state }) => states.push(state));
+    await Promise.all(numbered(60).map((text) => ann.send(bob.user.id, text)));
+    assert.deepEqual(await heard(bob, 60), numbered(60));
+    assert.deepEqual(states, []);
+    await Promise.all([ann.stop(), bob.stop()]);
+    await slow.stop();
+  });
+});
+
 describe("offline", () => {
   test("what is written while the gateway is away is sent once when it is back", async () => {
     const [ann, bob] = [await person(direct()), await person(direct())];

@@ -1,0 +1,58 @@
+/** More about a person, or about what became of a message. */
+
+import { avatar } from "./avatar.js";
+import { closeOnBackdrop, h, iconButton } from "./dom.js";
+import * as time from "./time.js";
+
+export class AboutDialog {
+  constructor() {
+    this.element = h("dialog", { class: "person", aria: { labelledby: "person-name" }, onclick: closeOnBackdrop });
+  }
+
+  showPerson(conversation, isBlocked, onBlock) {
+    const { profile, username, lastSeen } = conversation;
+    const seen = conversation.online
+      ? "Online now"
+      : lastSeen && `Last here ${time.ago(lastSeen)}`;
+    this.#show(
+      avatar(conversation.face, "huge"),
+      h("h2", { id: "person-name", dir: "auto" }, conversation.name),
+      username && h("p", { class: "hint" }, `@${username}`),
+      profile?.status_text && h("p", { class: "person-status", dir: "auto" }, profile.status_text),
+      profile?.bio && h("p", { class: "person-bio", dir: "auto" }, profile.bio),
+      seen && h("p", { class: "hint" }, seen),
+      !conversation.isGone &&
+        h(
+          "button",
+          { type: "button", class: `button ${isBlocked ? "quiet" : "danger"}`, onclick: onBlock },
+          isBlocked ? "Unblock" : "Block",
+        ),
+    );
+  }
+
+  /** `trace` is the answer of the request of that name. */
+  showTrace(trace) {
+    const line = (label, at, more = "") =>
+      h("div", {}, h("dt", {}, label), h("dd", {}, at ? time.exact(at) + more : "not yet"));
+    const count = trace.delivered_to_connections ?? 0;
+    this.#show(
+      h("h2", { id: "person-name" }, "Message details"),
+      h(
+        "dl",
+        { class: "trace" },
+        line("Stored", trace.stored_at),
+        // What was fetched from the history was never delivered by itself.
+        (trace.delivered_at || !trace.received_at) &&
+          line("Delivered", trace.delivered_at, count > 1 ? ` to ${count} devices` : ""),
+        line("Received", trace.received_at),
+        line("Read", trace.read_at),
+      ),
+    );
+  }
+
+  #show(...content) {
+    const close = iconButton("close", "Close", () => this.element.close(), { class: "person-close" });
+    this.element.replaceChildren(close, ...content.filter(Boolean));
+    if (!this.element.open) this.element.showModal();
+  }
+}
