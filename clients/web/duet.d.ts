@@ -127,6 +127,8 @@ export class Account extends Emitter<{ session: Session | null }> {
     fields: { username: string; password: string; device_name?: string } & ProfileFields,
   ): Promise<OwnProfile>;
   logIn(fields: { username: string; password: string; device_name?: string }): Promise<OwnProfile>;
+  /** With a token of an embedder's own sign-in. */
+  logInExternally(fields: { token: string; device_name?: string }): Promise<OwnProfile>;
   logOut(): Promise<void>;
   logOutEverywhere(): Promise<void>;
   me(): Promise<{ profile: OwnProfile; etag: string | null }>;

@@ -277,6 +277,11 @@ export class Account extends Emitter {
     return this.#open("/v1/sessions", { username, password, device_name });
   }
 
+  /** Log this device in with a token of an embedder's own sign-in (docs/embed.md). */
+  logInExternally({ token, device_name }) {
+    return this.#open("/v1/sessions/external", { token, device_name });
+  }
+
   /** Log this device out. The device forgets its tokens even when the service cannot be reached. */
   async logOut() {
     try {
