@@ -69,12 +69,12 @@ async def test_restarted_gateway_is_found_again_and_waits_are_told(
         own_gateway.connect(bob, tmp_path / "b") as b,
     ):
         assert "live" in repr(a)
-        own_gateway.gateway.stop()
+        await asyncio.to_thread(own_gateway.gateway.stop)
         lost = await expect(b, duet_client.ConnectionLost)
         assert lost.retry_in_s > 0
         outgoing = await a.send(bob.user_id, "after the restart")
         asking = asyncio.create_task(a.conversations())
-        own_gateway.gateway.start()
+        await asyncio.to_thread(own_gateway.gateway.start)
         await expect(b, duet_client.ConnectionRestored)
         await outgoing.acknowledged()
         await asking
