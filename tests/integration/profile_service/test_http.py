@@ -36,7 +36,7 @@ def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
     return body
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/users/", "/v1/nothing", "/internal", "/docs/x"])
+@pytest.mark.parametrize("path", ["/v1", "/v1/users/", "/v1/nothing", "/internal", "/docs/x"])
 async def test_unknown_paths_are_problems(service: RunningService, path: str) -> None:
     problem(await service.client.get(path), 404, "not_found")
 
