@@ -1148,9 +1148,14 @@ export class Duet extends Emitter {
       },
       (error) => this.#failed(lane, entry, new DuetError("not_kept", String(error))),
     );
-    this.#keeping.add(kept);
-    kept.finally(() => this.#keeping.delete(kept));
+    this.#untilStopped(kept);
     return settled;
+  }
+
+  /** Let `stop` wait for a write. */
+  #untilStopped(writing) {
+    const done = writing.catch(() => {}).finally(() => this.#keeping.delete(done));
+    this.#keeping.add(done);
   }
 
   #laneOf(entry) {
@@ -1213,7 +1218,7 @@ export class Duet extends Emitter {
     lane.entries = lane.entries.filter((other) => other !== entry);
     if (lane.entries.length === 0 && lane.inFlight === null) this.#lanes.delete(lane.key);
     if (entry.kind === "send") this.#noteOwn(ack);
-    this.#store.remove(id).catch(() => {}); // sent again after a restart, it is a duplicate there
+    this.#untilStopped(this.#store.remove(id)); // if that fails, it is a duplicate next time
     this.emit("acked", { entry, ack });
     this.#settle(id, "resolve", ack);
   }
@@ -1234,7 +1239,7 @@ export class Duet extends Emitter {
 
   #failed(lane, entry, error) {
     entry.failed = { code: error.code, message: error.message };
-    this.#store.put(entry).catch(() => {});
+    this.#untilStopped(this.#store.put(entry));
     this.emit("failed", { entry, error });
     this.#settle(entry.id, "reject", error);
   }
