@@ -30,6 +30,9 @@ class Batcher(Generic[Question, Answer]):
         self._max_calls = max_calls
         self._waiting: list[tuple[Question, asyncio.Future[Answer]]] = []
         self._calls: set[asyncio.Task[None]] = set()
+        self._asking = 0
+        """Calls that will look at what waits once more. Not the tasks: one that has just looked for
+        the last time is a task for a moment longer, and a question would wait for it for ever."""
 
     async def submit(self, question: Question) -> Answer:
         """Return the answer to this question, whoever else's goes along.
@@ -39,13 +42,20 @@ class Batcher(Generic[Question, Answer]):
         """
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, answer))
-        if len(self._calls) < self._max_calls:
+        if self._asking < self._max_calls:
+            self._asking += 1
             call = asyncio.create_task(self._call())
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
         return await answer
 
     async def _call(self) -> None:
+        try:
+            await self._ask_what_waits()
+        finally:
+            self._asking -= 1
+
+    async def _ask_what_waits(self) -> None:
         while self._waiting:
             batch = self._waiting[: self._max_batch]
             del self._waiting[: self._max_batch]

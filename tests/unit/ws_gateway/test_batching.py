@@ -98,3 +98,17 @@ async def test_wrong_number_of_answers_fails_the_call() -> None:
     with pytest.raises(ValueError, match="zip"):
         async with asyncio.timeout(5):
             await batcher.submit(1)
+
+
+@pytest.mark.parametrize("max_calls", [1, 2])
+async def test_question_asked_the_moment_that_the_calls_end_is_not_forgotten(
+    oracle: Oracle, max_calls: int
+) -> None:
+    batcher = Batcher(oracle.ask, max_batch=1, max_calls=max_calls)
+
+    async def ask_twice(question: int) -> tuple[int, int]:
+        return await batcher.submit(question), await batcher.submit(question + 1)
+
+    async with asyncio.timeout(5):
+        answers = await asyncio.gather(*(ask_twice(10 * n) for n in range(max_calls)))
+    assert answers == [(100 * n, 100 * n + 10) for n in range(max_calls)]
