@@ -498,7 +498,8 @@ function problem(response, body) {
  * - `state`: `{state, reason?, retryAt?}`; `state` is `connecting`, `open`, `waiting` or `ended`.
  * - `live`: connected, and everything that was missed has been told; `{fresh}` is true when the
  *   client starts without a past, so that what is on the screen must be loaded.
- * - `queued`, `acked`, `failed`, `discarded`: `{entry, ack?, error?}`: a change in the outbox.
+ * - `queued` (it is in the store, and would survive a crash), `acked`, `failed`, `discarded`:
+ *   `{entry, ack?, error?}`: a change in the outbox.
  *
  * Texts to one person are sent one after the other, each with the same id until it is acknowledged:
  * whatever happens, they are stored once and in order.
@@ -627,10 +628,11 @@ export class Duet extends Emitter {
     return this.#queue({ id, kind: "delete", conversation, seq });
   }
 
-  /** What waits or has failed, in order; for one person, or for all. */
+  /** What waits or has failed, in order; for one person, or for all. It is in the store already. */
   outbox(to) {
     const entries = [...this.#lanes.values()].flatMap((lane) => lane.entries);
-    return entries.filter((entry) => to === undefined || entry.to === to).sort(byId);
+    const isShown = (entry) => (entry.kept || entry.failed) && (to === undefined || entry.to === to);
+    return entries.filter(isShown).sort(byId);
   }
 
   /** Try a failed change again. */
@@ -645,6 +647,7 @@ export class Duet extends Emitter {
       entry.id = uuidv7();
     }
     await this.#store.put(entry);
+    entry.kept = true;
     this.emit("queued", { entry });
     this.#pump(lane);
   }
@@ -1140,10 +1143,10 @@ export class Duet extends Emitter {
     settled.catch(() => {}); // `failed` tells whoever does not wait
     const lane = this.#laneOf(entry);
     lane.entries.push(entry);
-    this.emit("queued", { entry });
     const kept = this.#store.put(entry).then(
       () => {
         entry.kept = true;
+        this.emit("queued", { entry });
         this.#pump(lane);
       },
       (error) => this.#failed(lane, entry, new DuetError("not_kept", String(error))),

@@ -272,7 +272,10 @@ describe("offline", () => {
     const down = ann.once("state");
     await services.killGateway();
     await down;
+    let queued = 0;
+    const all = new Promise((resolve) => ann.on("queued", () => ++queued === 3 && resolve()));
     const sent = Promise.all(numbered(3).map((text) => ann.send(bob.user.id, text)));
+    await all;
     assert.deepEqual(ann.outbox(bob.user.id).map((entry) => entry.text), numbered(3));
     await services.startGateway();
     await sent;
