@@ -7,7 +7,7 @@ import json
 import socket as sockets
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from urllib.parse import urlsplit
 
 import msgspec
@@ -26,6 +26,8 @@ GONE_WITHIN_S = 10.0
 REAPED_WITHIN_S = 45.0
 MAX_GROWTH_BYTES = 100_000_000
 _TEXT = "x" * 4000
+_BEHIND_BYTES = 600_000
+"""More than an outbox may hold and both kernels' buffers take."""
 
 _POUR = """
 import os, select, sys
@@ -81,15 +83,23 @@ async def slow_readers(plan: Plan) -> list[Figure]:
                 for writer in writers
             ]
             shares = [slow[number :: len(writers)] for number in range(len(writers))]
-            writing = [
-                asyncio.create_task(_write_to(client, people))
-                for client, people in zip(talking, shares, strict=True)
-            ]
+            pens = [_Pen(client, people) for client, people in zip(talking, shares, strict=True)]
+            writing = [asyncio.create_task(pen.write()) for pen in pens]
             async with _readers(duet.url, slow):
                 await lasting(0.5)
                 before = await _p99_ms(load, plan.of(2, 5))
             silent = [await stack.enter_async_context(deaf(duet.url, person)) for person in slow]
-            cost = await _measure(plan, duet, load, before, len(load.members) + len(writers))
+            staying = len(load.members) + len(writers)
+            for pen in pens:
+                pen.written = 0
+            cost = await _measure(
+                plan,
+                duet,
+                load,
+                p99_before_ms=before,
+                staying=staying,
+                unread_bytes=lambda: min(pen.each_has for pen in pens),
+            )
             for task in writing:
                 task.cancel()
             await asyncio.gather(*writing, return_exceptions=True)
@@ -130,7 +140,7 @@ async def _flood(plan: Plan, kind: str, burst: bytes, count: int) -> Figure:
             await lasting(0.5)
             before = await _p99_ms(load, plan.of(1, 10))
             await stack.enter_async_context(_pouring(flooders, burst))
-            cost = await _measure(plan, duet, load, before, len(load.members))
+            cost = await _measure(plan, duet, load, p99_before_ms=before, staying=len(load.members))
         books = load.books(duet.messages_db)
         tracebacks = duet.tracebacks()
     return Figure(
@@ -200,13 +210,26 @@ async def _bystanders(duet: Duet, pause_s: float = 0.005) -> AsyncIterator[Load]
         await load.settle()
 
 
-async def _measure(plan: Plan, duet: Duet, load: Load, p99_before_ms: float, staying: int) -> _Cost:
-    """Measure from now until the last offender is gone, and so many connections are left."""
+async def _measure(
+    plan: Plan,
+    duet: Duet,
+    load: Load,
+    *,
+    p99_before_ms: float,
+    staying: int,
+    unread_bytes: Callable[[], int] = lambda: _BEHIND_BYTES,
+) -> _Cost:
+    """Measure until the last offender is gone, and so many connections are left.
+
+    Their time runs from when each of them has so much unread that it must be behind.
+    """
     memory = grown = duet.memory_bytes("ws_gateway")
     started = time.monotonic()
     _forget_latencies(load)
     async with asyncio.timeout(60):
         while await duet.metric("duet_gateway_connections") > staying:
+            if unread_bytes() < _BEHIND_BYTES:
+                started = time.monotonic()
             grown = max(grown, duet.memory_bytes("ws_gateway"))
             await lasting(0.1)
     gone_s = time.monotonic() - started
@@ -233,15 +256,28 @@ def _forget_latencies(load: Load) -> list[float]:
     return latencies
 
 
-async def _write_to(client: Client, people: Sequence[Person]) -> None:
-    """Write long texts to people for ever; 16 answers may be owed."""
-    for number in itertools.count():
-        await client.send(
-            type="send", id=f"{number}", to=people[number % len(people)].user_id, text=_TEXT
-        )
-        if number >= 16:
-            await client.expect("ack")
-            await lasting(0.002)
+class _Pen:
+    """Writes long texts to people in turn, for ever; 16 answers may be owed."""
+
+    def __init__(self, client: Client, people: Sequence[Person]) -> None:
+        self._client = client
+        self._people = people
+        self.written = 0
+
+    @property
+    def each_has(self) -> int:
+        """How many bytes each of them was written since `written` was 0."""
+        return self.written // len(self._people) * len(_TEXT)
+
+    async def write(self) -> None:
+        """Write until cancelled."""
+        for number in itertools.count():
+            to = self._people[number % len(self._people)].user_id
+            await self._client.send(type="send", id=f"{number}", to=to, text=_TEXT)
+            self.written += 1
+            if number >= 16:
+                await self._client.expect("ack")
+                await lasting(0.002)
 
 
 @contextlib.asynccontextmanager
