@@ -32,6 +32,37 @@ test-integration: $(VENV)/.dev-installed ## tests on real sockets, files and pro
 test-compose: $(VENV)/.dev-installed ## build the images and try them; needs a Docker engine
 	$(PYTEST) tests/compose -m compose $(ARGS)
 
+.PHONY: test-browser
+test-browser: $(VENV)/.dev-installed tests/browser/node_modules ## the web page in Chromium, duet.js in Node.js
+	$(PYTEST) tests/browser -m browser $(ARGS)
+
+tests/browser/node_modules: tests/browser/package-lock.json
+	npm ci --prefix tests/browser --no-audit --no-fund
+	@touch $@
+
+.PHONY: screenshots
+screenshots: $(VENV)/.dev-installed ## take docs/images anew; needs Chromium
+	$(BIN)/python -m tests.browser.screenshots
+
+.PHONY: faults
+faults: $(VENV)/.dev-installed ## every fault, often, on real processes (docs/reliability.md); ARGS=--short
+	$(BIN)/python -m tests.faults $(if $(ARGS),$(ARGS),--long)
+
+.PHONY: fuzz
+fuzz: $(VENV)/.dev-installed ## fuzz the protocol and the HTTP bodies; ARGS="--executions 1000000"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris
+	$(BIN)/python -m tests.fuzz session $(ARGS)
+	$(BIN)/python -m tests.fuzz http $(ARGS)
+
+.PHONY: bench
+bench: $(VENV)/.bench-installed ## Duet beside a bare relay that stores nothing; ARGS=full takes 10 minutes
+	$(BIN)/python -m bench $(ARGS)
+
+.PHONY: docs
+docs: $(VENV)/.dev-installed ## write docs/asyncapi.json anew from the code
+	$(BIN)/python -m ws_gateway asyncapi > docs/asyncapi.json.new
+	mv docs/asyncapi.json.new docs/asyncapi.json
+
 .PHONY: check
 check: $(VENV)/.dev-installed ## what must pass before a commit: style, types, imports, tests
 	$(BIN)/ruff format --check
@@ -64,6 +95,7 @@ lock: $(VENV)/.dev-installed ## lock the dependencies anew; ARGS=--upgrade takes
 	$(UV_COMPILE) pyproject.toml --output-file requirements.lock
 	$(UV_COMPILE) pyproject.toml --extra dev --constraint requirements.lock \
 	  --output-file requirements-dev.lock
+	$(UV_COMPILE) bench/requirements.in --output-file bench/requirements.lock
 
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-header --no-emit-index-url --no-emit-find-links --annotation-style=line $(ARGS)
@@ -101,6 +133,11 @@ $(VENV)/.dev-installed: requirements-dev.lock $(BIN)/python
 	@echo "Installing the locked development dependencies into $(VENV)"
 	@$(PIP_INSTALL) --requirement requirements-dev.lock
 	@touch $@ $(VENV)/.runtime-installed
+
+$(VENV)/.bench-installed: bench/requirements.lock $(VENV)/.dev-installed
+	@echo "Installing what only the bench needs into $(VENV)"
+	@$(PIP_INSTALL) --requirement bench/requirements.lock
+	@touch $@
 
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input \
   --require-hashes --no-deps

@@ -40,6 +40,7 @@ _RESERVED_USERNAMES = frozenset({
     "system", "undefined", "user", "username", "users", "webmaster", "you",
 })
 # fmt: on
+_USER_ID = re.compile(r"u_[a-z2-7]{26}")
 _TO_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _TIMEZONE = re.compile(r"[A-Za-z0-9_+/-]{1,64}")
 _LOCALE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
@@ -100,8 +101,13 @@ def check_username(username: str, pointer: str = "/username") -> Iterator[Fault]
         )
     elif not _USERNAME.fullmatch(username):
         yield Fault(pointer, "use ASCII letters, digits, '.', '_' and '-', beginning with a letter")
-    elif canonical_username(username) in _RESERVED_USERNAMES:
+    elif _is_reserved(canonical_username(username)):
         yield Fault(pointer, "this name is reserved; choose another one")
+
+
+def _is_reserved(canonical: str) -> bool:
+    """Names that would be taken for the operator's, for a part of the API, or for a user id."""
+    return canonical in _RESERVED_USERNAMES or _USER_ID.fullmatch(canonical) is not None
 
 
 def check_profile(profile: Profile, pointer: str = "") -> Iterator[Fault]:

@@ -4,7 +4,7 @@
 Each has an opaque `id`; a client that reconnects sends the last one as `Last-Event-ID` and misses
 nothing. The kinds of event (`event:` field):
 
-- `ready`: sent first; its id is where the feed stands. Without `Last-Event-ID` it is the end of the
+- `ready`: sent first (after a `reset`, if there is one); its id is where the feed stands. Without `Last-Event-ID` it is the end of the
   feed.
 - `revocation`: `data` is a `Revocation`.
 - `reset`: the id that the client resumed from is unknown here (a restored database, or pruned):

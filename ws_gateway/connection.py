@@ -52,6 +52,20 @@ class Connection:
     For one event loop. Every method but `run` returns at once.
     """
 
+    __slots__ = (
+        "_enquiries",
+        "_replay",
+        "_replayed_to",
+        "_resting",
+        "_services",
+        "_session",
+        "_tasks",
+        "_timer",
+        "_unanswered",
+        "_websocket",
+        "connection_id",
+    )
+
     def __init__(self, websocket: GatewayWebSocket, services: ConnectionServices) -> None:
         self.connection_id: ConnectionId = new_connection_id()
         self._websocket = websocket

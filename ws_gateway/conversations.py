@@ -37,6 +37,7 @@ __all__ = [
     "TypingNotice",
     "Unfinished",
     "is_valid_client_id",
+    "request_id_of",
 ]
 
 MAX_TEXT_CHARACTERS = 4000
@@ -247,3 +248,14 @@ def is_valid_client_id(client_id: str) -> bool:
         and client_id.isascii()
         and client_id.isprintable()
     )
+
+
+def request_id_of(change: Change) -> str | None:
+    """Return what its author calls a change, to be answered by."""
+    match change:
+        case Draft():
+            return change.client_id
+        case Erasure():
+            return None
+        case _:
+            return change.request_id

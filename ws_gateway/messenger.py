@@ -32,7 +32,9 @@ from ws_gateway.conversations import (
     Published,
     Receipt,
     Unfinished,
+    request_id_of,
 )
+from ws_gateway.delivery.rendering import ack_frame
 from ws_gateway.group_commit import Batch, GroupCommit, QueueFull
 from ws_gateway.metrics import Metrics
 from ws_gateway.ports import (
@@ -44,7 +46,6 @@ from ws_gateway.ports import (
 from ws_gateway.protocol import frames
 from ws_gateway.protocol.actions import error_frame
 from ws_gateway.protocol.errors import ErrorCode
-from ws_gateway.protocol.timestamps import timestamp
 from ws_gateway.recipients import Recipients
 
 __all__ = ["Messenger", "Sender"]
@@ -179,7 +180,7 @@ class Messenger:
     ) -> None:
         submission.sender.answer(
             error_frame(
-                code, request_id=_request_id(submission.change), retry_after_ms=retry_after_ms
+                code, request_id=request_id_of(submission.change), retry_after_ms=retry_after_ms
             )
         )
 
@@ -200,7 +201,7 @@ class Messenger:
                 if authors.get(message.conversation, message.sender) != message.sender:
                     self._bus.publish(notices)  # or this ack overtakes the other one's message
                     notices, authors = [], {}
-                submission.sender.answer(_ack(_request_id(submission.change), outcome))
+                submission.sender.answer(ack_frame(request_id_of(submission.change), outcome))
                 if outcome.duplicate:
                     counts["duplicate"] += 1
                 else:
@@ -299,25 +300,3 @@ def _author(change: Change) -> UserId | None:
             return change.user
         case Erasure():
             return None
-
-
-def _request_id(change: Change) -> str | None:
-    match change:
-        case Draft():
-            return change.client_id
-        case Erasure():
-            return None
-        case _:
-            return change.request_id
-
-
-def _ack(request_id: str | None, appended: Appended) -> frames.Ack:
-    message = appended.event.message
-    return frames.Ack(
-        id=request_id or "",
-        conversation=message.conversation,
-        seq=message.seq,
-        sent_at=timestamp(message.sent_at_ms),
-        duplicate=appended.duplicate,
-        revision=message.revision,
-    )

@@ -81,7 +81,7 @@ class GatewayServer:
         limits = self._limits
 
         class WebSocket(GatewayWebSocket):
-            pass
+            __slots__ = ()
 
         WebSocket.limits, WebSocket.backlog = limits.outbox, Backlog()
         WebSocket.received_bytes = limits.received_bytes
@@ -146,6 +146,7 @@ class GatewayServer:
                 _log.warning("left without waiting for the last handlers")
 
     async def _handle(self, websocket: GatewayWebSocket) -> None:
+        websocket.forget_handshake()
         connection = Connection(websocket, self._services)
         self._open.add(connection)
         try:

@@ -15,6 +15,7 @@ import contextlib
 import enum
 import socket
 from collections.abc import Callable
+from typing import cast
 
 from websockets.asyncio.server import ServerConnection
 from websockets.frames import Frame, Opcode
@@ -54,7 +55,23 @@ class Pause(enum.Enum):
 
 
 class GatewayWebSocket(ServerConnection):
-    """One client's WebSocket. Made by `websockets.serve`; `limits` is set before it serves."""
+    """One client's WebSocket. Made by `websockets.serve`; `limits` is set before it serves.
+
+    What it adds is in slots: beside the library's own attributes it would double the size of the
+    largest object that an idle connection keeps.
+    """
+
+    __slots__ = (
+        "_allowance",
+        "_charged_at",
+        "_closing_deadline",
+        "_reading_paused",
+        "aborted_slow",
+        "authorization",
+        "on_text",
+        "outbox",
+        "resume",
+    )
 
     limits: OutboxLimits = OutboxLimits()
     backlog: Backlog | None = None
@@ -62,19 +79,19 @@ class GatewayWebSocket(ServerConnection):
     received_bytes: RateLimit = RateLimit(1e9, 1_000_000_000)
     """What is taken from a client before it has to wait. Pings cost as much as requests, and only
     their bytes can be counted before the library answers them."""
-    authorization: str | None = None
-    """The handshake's `Authorization` header, taken out of the request so that no log shows it."""
-    resume: str | None = None
-    """The cursor that came with the `Authorization` header, in the URL's `resume`."""
-    on_text: Callable[[bytes | bytearray], None] | None = None
-    """Called with each unfragmented text message once set; must not raise."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the outbox with the connection."""
         super().connection_made(transport)
         _bound_kernel_buffers(self.transport)
+        self.authorization: str | None = None
+        """The handshake's `Authorization` header, taken from the request: no log shows it."""
+        self.resume: str | None = None
+        """The cursor that came with the `Authorization` header, in the URL's `resume`."""
+        self.on_text: Callable[[bytes | bytearray], None] | None = None
+        """Called with each unfragmented text message once set; must not raise."""
         self.outbox = Outbox(self.transport, self.limits, self.loop, self._note_abort, self.backlog)
-        self._reading_paused: set[Pause] = set()
+        self._reading_paused: frozenset[Pause] = frozenset()
         self._allowance = float(self.received_bytes.burst)
         self._charged_at = self.loop.time()
         self.aborted_slow = False
@@ -103,7 +120,7 @@ class GatewayWebSocket(ServerConnection):
             and event.fin
             and not self.recv_messages.frames
         ):
-            self.on_text(bytes(event.data))
+            self.on_text(cast(bytearray, event.data))
         else:
             super().process_event(event)
 
@@ -126,6 +143,12 @@ class GatewayWebSocket(ServerConnection):
         if self._closing_deadline is not None:
             self._closing_deadline.cancel()
         super().connection_lost(exc)
+
+    def forget_handshake(self) -> None:
+        """Let go of the handshake's headers, several kilobytes: nothing asks for them again."""
+        for message in (self.request, self.response):
+            if message is not None:
+                message.headers.clear()
 
     @property
     def is_open(self) -> bool:
@@ -156,13 +179,13 @@ class GatewayWebSocket(ServerConnection):
 
     def pause_reading(self, why: Pause) -> None:
         """Take no more from the client until `resume_reading`: TCP slows it down."""
-        self._reading_paused.add(why)
+        self._reading_paused |= {why}
         if not self.transport.is_closing():
             self.transport.pause_reading()
 
     def resume_reading(self, why: Pause) -> None:
         """Take from the client again, unless there is another reason not to."""
-        self._reading_paused.discard(why)
+        self._reading_paused -= {why}
         if not self._reading_paused and not self.transport.is_closing():
             self.transport.resume_reading()
 

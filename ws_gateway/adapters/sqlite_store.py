@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ __all__ = ["SqliteMessageStore"]
 _MAX_UNSETTLED = 20_000
 """Messages that may wait to be settled: so many a crash leaves to the next start."""
 _SETTLE_ABOVE = 10_000
+_SETTLE_AFTER_S = 1.0
+"""However little waits: what is settled can be read while the disk is full or locked."""
 _SLICE = 500
 """Messages that one transaction settles: the next batch waits for it, a millisecond or two."""
 
@@ -37,6 +40,7 @@ class SqliteMessageStore:
         self._cache = LogCache()
         self._backlog = Backlog()
         self._settling = asyncio.Lock()
+        self._tidied_at = time.monotonic()
         self._deliveries: list[tuple[int, int, int]] = []
 
     @classmethod
@@ -170,6 +174,9 @@ class SqliteMessageStore:
             while len(self._backlog) > _SETTLE_ABOVE // 2:
                 await self._settle_oldest()
             await self._note_settled()
+        elif self._backlog and time.monotonic() - self._tidied_at >= _SETTLE_AFTER_S:
+            await self.settle_all()
+            self._tidied_at = time.monotonic()
 
     async def settle_all(self) -> None:
         """Settle everything: the next start has nothing to do.

@@ -68,6 +68,18 @@ class Outbox:
     `max_buffered_bytes`, `resume` when it has drained. For one event loop.
     """
 
+    __slots__ = (
+        "_aborted",
+        "_backlog",
+        "_buffered_at_check",
+        "_expiry",
+        "_limits",
+        "_loop",
+        "_paced",
+        "_transport",
+        "_unsent",
+    )
+
     def __init__(
         self,
         transport: OutboxTransport,

@@ -2,6 +2,7 @@
 
 from shared.ids import UserId
 from ws_gateway.conversations import (
+    Appended,
     Event,
     EventKind,
     Message,
@@ -14,7 +15,7 @@ from ws_gateway.protocol.cursor import Cursors
 from ws_gateway.protocol.timestamps import timestamp
 from ws_gateway.protocol.wire import text_frame
 
-__all__ = ["TYPING_EXPIRES_MS", "Rendering", "message_item"]
+__all__ = ["TYPING_EXPIRES_MS", "Rendering", "ack_frame", "message_item"]
 
 TYPING_EXPIRES_MS = 6000
 
@@ -121,3 +122,16 @@ def _edited_at(message: Message) -> str | None:
     if message.changed_at_ms is None or message.deleted:
         return None
     return timestamp(message.changed_at_ms)
+
+
+def ack_frame(request_id: str | None, appended: Appended) -> frames.Ack:
+    """Render the answer to a `send`, `edit` or `delete`."""
+    message = appended.event.message
+    return frames.Ack(
+        id=request_id or "",
+        conversation=message.conversation,
+        seq=message.seq,
+        sent_at=timestamp(message.sent_at_ms),
+        duplicate=appended.duplicate,
+        revision=message.revision,
+    )

@@ -102,7 +102,10 @@ ERRORS: dict[ErrorCode, ErrorRule] = {
     ErrorCode.RATE_LIMITED: ErrorRule(
         "Too fast. Nothing was stored; send it again after `retry_after_ms`.", retryable=True
     ),
-    ErrorCode.FLOOD: ErrorRule("Too fast for too long. Wait a minute before you reconnect."),
+    ErrorCode.FLOOD: ErrorRule(
+        "Too fast for too long; nothing was stored. Reconnect after a minute, then send it again.",
+        retryable=True,
+    ),
     ErrorCode.INVALID_CURSOR: ErrorRule("`after` must be the `next` of the page before."),
     ErrorCode.STORE_UNAVAILABLE: ErrorRule(
         "The message was not stored. Send it again with the same id.", retryable=True

@@ -63,6 +63,17 @@ class Session:
     Set a timer for `deadline` after each call, and call `wake` when it is reached.
     """
 
+    __slots__ = (
+        "_announced_expiry",
+        "_limits",
+        "_messages",
+        "_requests",
+        "_strikes",
+        "deadline",
+        "identity",
+        "state",
+    )
+
     def __init__(self, limits: SessionLimits, now: float) -> None:
         self.state = State.CONNECTING
         self.identity: Identity | None = None

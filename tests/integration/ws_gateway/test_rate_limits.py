@@ -117,7 +117,7 @@ async def test_third_strike_closes_and_says_why(
                 if frame["type"] == "error" and frame["code"] == "flood":
                     break
             clock.advance(1)
-        assert (frame["code"], frame["retryable"]) == ("flood", False)
+        assert (frame["code"], frame["retryable"]) == ("flood", True)
         assert (await a.closed())[0] == 1008
         assert gateway.connections_of(ann.user_id) == 1
         await other.arrived()

@@ -218,4 +218,4 @@ def test_third_offence_closes_the_connection() -> None:
     assert isinstance(closed, Close)
     assert closed.code == CloseCode.POLICY_VIOLATION
     assert closed.frame is not None
-    assert (closed.frame.code, closed.frame.retryable) == ("flood", False)
+    assert (closed.frame.code, closed.frame.retryable) == ("flood", True)
