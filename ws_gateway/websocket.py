@@ -31,7 +31,8 @@ __all__ = ["GatewayWebSocket", "Pause"]
 _MAX_REASON_BYTES = 123  # a control frame's 125 less the code, RFC 6455 section 5.5
 
 
-_LONGEST_WAIT_S = 1.0
+_PIECE_BYTES = 8192
+"""What one turn of the event loop takes of a client: others wait for no more than that."""
 _RECEIVE_BUFFER_BYTES = 65_536
 _SEND_BUFFER_BYTES = 65_536
 """Linux doubles both. Its own choice grows to megabytes for a client that reads nothing, and one
@@ -66,6 +67,7 @@ class GatewayWebSocket(ServerConnection):
         "_charged_at",
         "_closing_deadline",
         "_reading_paused",
+        "_unread",
         "aborted_slow",
         "authorization",
         "on_text",
@@ -94,16 +96,53 @@ class GatewayWebSocket(ServerConnection):
         self._reading_paused: frozenset[Pause] = frozenset()
         self._allowance = float(self.received_bytes.burst)
         self._charged_at = self.loop.time()
+        self._unread = bytearray()
         self.aborted_slow = False
         self._closing_deadline: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes. When they end the connection, the client may not keep it half open:
-        `recv` waits for the end without a deadline of its own."""
+        """Take bytes, a piece in each turn and no more than the allowance has room for."""
+        self._gain_allowance()
+        if not self._unread and len(data) <= min(self._allowance, _PIECE_BYTES):
+            self._allowance -= len(data)
+            self._take(data)
+            return
+        self._unread += data
+        if Pause.TOO_MUCH not in self._reading_paused:
+            self.pause_reading(Pause.TOO_MUCH)
+            self._take_some()
+
+    def _take(self, data: bytes) -> None:
+        """Hand bytes to the library. When they end the connection, the client may not keep it half
+        open: `recv` waits for the end without a deadline of its own."""
         super().data_received(data)
-        self._charge(len(data))
         if self.protocol.close_expected():
             self._limit_closing()
+
+    def _take_some(self) -> None:
+        """Take of what waits, and come back for more: a turn of the loop for each client."""
+        if self.transport.is_closing():
+            return
+        self._gain_allowance()
+        size = min(int(self._allowance), _PIECE_BYTES)
+        piece = bytes(self._unread[:size])
+        del self._unread[:size]
+        self._allowance -= size
+        if piece:
+            self._take(piece)
+        if self._unread:
+            wait_s = (min(len(self._unread), _PIECE_BYTES) - self._allowance) / (
+                self.received_bytes.per_s
+            )
+            self.loop.call_later(max(0.0, wait_s), self._take_some)
+        else:
+            self.resume_reading(Pause.TOO_MUCH)
+
+    def _gain_allowance(self) -> None:
+        limit, now = self.received_bytes, self.loop.time()
+        gained = (now - self._charged_at) * limit.per_s
+        self._allowance = min(float(limit.burst), self._allowance + gained)
+        self._charged_at = now
 
     def send_data(self) -> None:
         """Write what the library wants written (pongs, closes, the end) after what waits before."""
@@ -193,17 +232,6 @@ class GatewayWebSocket(ServerConnection):
         """Return the close codes (received, sent); nothing for a side that said none."""
         received, sent = self.protocol.close_rcvd, self.protocol.close_sent
         return (received.code if received else None, sent.code if sent else None)
-
-    def _charge(self, size: int) -> None:
-        """Count what was received; whoever has no allowance left waits until there is some."""
-        limit, now = self.received_bytes, self.loop.time()
-        gained = (now - self._charged_at) * limit.per_s
-        self._allowance = min(float(limit.burst), self._allowance + gained) - size
-        self._charged_at = now
-        if self._allowance < 0 and Pause.TOO_MUCH not in self._reading_paused:
-            self.pause_reading(Pause.TOO_MUCH)
-            wait_s = min(_LONGEST_WAIT_S, -self._allowance / limit.per_s)
-            self.loop.call_later(wait_s, self.resume_reading, Pause.TOO_MUCH)
 
     def _limit_closing(self) -> None:
         """Give the client so long to end the connection, then end it here."""
