@@ -4,8 +4,8 @@
 Each has an opaque `id`; a client that reconnects sends the last one as `Last-Event-ID` and misses
 nothing. The kinds of event (`event:` field):
 
-- `ready`: sent first (after a `reset`, if there is one); its id is where the feed stands. Without `Last-Event-ID` it is the end of the
-  feed.
+- `ready`: sent first (after a `reset`, if there is one); its id is where the feed stands. Without
+  `Last-Event-ID` it is the end of the feed.
 - `revocation`: `data` is a `Revocation`.
 - `reset`: the id that the client resumed from is unknown here (a restored database, or pruned):
   the client must check every session it holds with `POST /internal/sessions/status`, then go on.
