@@ -1,11 +1,14 @@
 """History, conversation list, search and traces on SQLite."""
 
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
+
+import msgspec
 
 from shared.ids import ConversationId, UserId, conversation_id
 from shared.sqlite import Database
+from ws_gateway.adapters.sqlite_backlog import Sent
 from ws_gateway.adapters.sqlite_indexes import index_search, indexed_upto
 from ws_gateway.adapters.sqlite_rows import COLUMNS, JOINS, N_COLUMNS, available, message_of
 from ws_gateway.adapters.sqlite_rows import user_key as key_of
@@ -32,14 +35,17 @@ class SqliteMessageArchive:
         self,
         database: Database,
         settle: Callable[[UserId], Awaitable[None]],
+        unsettled: Callable[[UserId, UserId], Sequence[Sent]],
         write_deliveries: Callable[[], Awaitable[None]],
     ) -> None:
-        """`settle` brings what follows the log up to it for a user; every read calls it first.
+        """`settle` brings what follows the log up to it for a user: reads call it first, but for
+        history, which adds what is `unsettled`.
 
         `write_deliveries` writes down the deliveries that are remembered only so far.
         """
         self._database = database
         self._settle = settle
+        self._unsettled = unsettled
         self._write_deliveries = write_deliveries
 
     async def history(
@@ -53,14 +59,17 @@ class SqliteMessageArchive:
     ) -> MessagePage:
         """Return messages of two people; see `MessageArchive`."""
         public_id = conversation_id(user_id, peer_id)
-        await self._settle(user_id)
+        newest_first = after is None
+        bound = before or 2**62 if after is None else after
+        waiting = _nearest(self._unsettled(user_id, peer_id), bound, newest_first, limit + 1)
 
         def read(connection: sqlite3.Connection) -> MessagePage:
-            newest_first = after is None
-            rows = connection.execute(
-                _HISTORY_BEFORE if newest_first else _HISTORY_AFTER,
-                (public_id, (before or 2**62) if newest_first else after, limit + 1),
-            ).fetchall()
+            statement = _HISTORY_BEFORE if newest_first else _HISTORY_AFTER
+            rows = connection.execute(statement, (public_id, bound, limit + 1)).fetchall()
+            if waiting:
+                rows += connection.execute(_AT, (msgspec.json.encode(waiting).decode(),))
+                by_seq = {row[1]: row for row in rows}
+                rows = [by_seq[seq] for seq in sorted(by_seq, reverse=newest_first)][: limit + 1]
             messages = [message_of(row) for row in rows[:limit]]
             if newest_first:
                 messages.reverse()
@@ -154,6 +163,13 @@ class SqliteMessageArchive:
         return await available(self._database.read(read))
 
 
+def _nearest(messages: Sequence[Sent], bound: int, below: bool, limit: int) -> list[int]:
+    """Return the positions of the messages that come next below a seq, or above it."""
+    if below:
+        return [message.position for message in messages if message.seq < bound][-limit:]
+    return [message.position for message in messages if message.seq > bound][:limit]
+
+
 def _summary(row: tuple[Any, ...]) -> ConversationSummary:
     peer, last_seen, shares_presence, shares_reads = row[N_COLUMNS : N_COLUMNS + 4]
     received, read, peer_received, peer_read, position, blocked, unread = row[N_COLUMNS + 4 :]
@@ -191,6 +207,13 @@ WHERE named.id = ?
 """
 _HISTORY_BEFORE = _HISTORY + "AND places.seq < ? ORDER BY places.seq DESC LIMIT ?"
 _HISTORY_AFTER = _HISTORY + "AND places.seq > ? ORDER BY places.seq LIMIT ?"
+
+_AT = f"""
+SELECT {COLUMNS}
+FROM json_each(?) AS wanted
+CROSS JOIN messages AS message ON message.position = wanted.value
+{JOINS}
+"""
 
 _CONVERSATIONS = f"""
 SELECT {COLUMNS}, peer.id, peer.last_seen_ms, peer.shares_presence, peer.shares_reads,

@@ -76,6 +76,14 @@ class Backlog:
             for conversation in self._conversations.get(user_id, ())
         ]
 
+    def between(self, one: UserId, other: UserId) -> Sequence[Sent]:
+        """Return what waits of two people's conversation, in its order."""
+        for conversation in self._conversations.get(one, ()):
+            waiting = self._waiting[conversation]
+            if other in waiting[0].people:
+                return waiting
+        return ()
+
     def oldest(self, limit: int) -> list[Slice]:
         """Return at most `limit` messages, of the conversations that wait longest."""
         slices = []

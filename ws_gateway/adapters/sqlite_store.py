@@ -9,7 +9,7 @@ from typing import Any
 from shared.ids import ConversationId, UserId
 from shared.sqlite import Database
 from ws_gateway.adapters.sqlite_append import Append, LogCache
-from ws_gateway.adapters.sqlite_backlog import Backlog, Slice, settle_slice
+from ws_gateway.adapters.sqlite_backlog import Backlog, Sent, Slice, settle_slice
 from ws_gateway.adapters.sqlite_indexes import settle
 from ws_gateway.adapters.sqlite_revise import erased_event
 from ws_gateway.adapters.sqlite_rows import COLUMNS, N_COLUMNS, available, message_of, user_key
@@ -161,6 +161,14 @@ class SqliteMessageStore:
         """
         async with self._settling:
             await self._settle(self._backlog.of_user(user_id))
+
+    def unsettled(self, one: UserId, other: UserId) -> Sequence[Sent]:
+        """Return messages of two people that are committed and not settled yet, in their order.
+
+        For readers that can add them to what is settled: then nothing has to be written, and a full
+        disk or a locked database is no reason not to read.
+        """
+        return self._backlog.between(one, other)
 
     async def tidy_up(self) -> None:
         """Settle some of what waits, when it is much, and write deliveries down, in small pieces.

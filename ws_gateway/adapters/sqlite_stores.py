@@ -39,7 +39,9 @@ async def open_sqlite_stores(
     )
     try:
         messages = await SqliteMessageStore.over(database)
-        archive = SqliteMessageArchive(database, messages.settle, messages.write_deliveries)
+        archive = SqliteMessageArchive(
+            database, messages.settle, messages.unsettled, messages.write_deliveries
+        )
         yield SqliteStores(messages, archive, SqlitePeopleStore(database, messages.forget_route))
         with contextlib.suppress(StoreUnavailable):  # then the next start does it
             await messages.settle_all()

@@ -75,13 +75,16 @@ class Log:
             own = [m for m in self.expected if user in (m.sender, m.recipient)]
             events = await every_event(self.store, user, limit=100)
             assert [event.message for event in events] == own
-            archive = SqliteMessageArchive(
-                self.database, self.store.settle, self.store.write_deliveries
-            )
+            archive = archive_of(self)
             for summary in await archive.conversations(user, None, 10):
                 talk = [m for m in own if m.conversation == summary.conversation]
                 assert summary.last_message == talk[-1]
                 assert summary.unread == sum(m.sender != user for m in talk)
+
+
+def archive_of(log: Log) -> SqliteMessageArchive:
+    store = log.store
+    return SqliteMessageArchive(log.database, store.settle, store.unsettled, store.write_deliveries)
 
 
 @contextlib.asynccontextmanager
@@ -171,7 +174,7 @@ async def test_noted_deliveries_survive_a_failed_transaction(log: Log) -> None:
 async def test_random_changes_of_every_kind_leave_everything_in_agreement(log: Log) -> None:
     """Seq dense, places and inboxes complete, revisions in order, the index sound."""
     choice = random.Random(9)
-    archive = SqliteMessageArchive(log.database, log.store.settle, log.store.write_deliveries)
+    archive = archive_of(log)
     for _ in range(150):
         action = choice.random()
         if action < 0.5 or not log.expected:
@@ -205,3 +208,27 @@ async def test_random_changes_of_every_kind_leave_everything_in_agreement(log: L
         seqs.setdefault(message.conversation, []).append(message.seq)
     for conversation, dense in seqs.items():
         assert dense == list(range(1, len(dense) + 1)), conversation
+
+
+async def test_history_is_read_while_the_database_is_locked(log: Log) -> None:
+    """What was acknowledged a moment ago is not settled yet, and cannot be now."""
+    choice = random.Random(3)
+    for _ in range(5):
+        await log.append(log.drafts(choice))
+    first = log.expected[0]
+    talk = [m for m in log.expected if m.conversation == first.conversation]
+    archive = archive_of(log)
+    with database_locked(log.path):
+        with pytest.raises(StoreUnavailable):
+            await archive.conversations(first.sender, None, 10)
+        newest = await archive.history(
+            first.sender, first.recipient, before=None, after=None, limit=200
+        )
+        page = await archive.history(first.sender, first.recipient, before=None, after=1, limit=2)
+        last = await archive.history(
+            first.sender, first.recipient, before=talk[-1].seq, after=None, limit=1
+        )
+    assert (newest.messages, newest.more) == (talk, False)
+    assert page.messages == talk[1:3]
+    assert last.messages == talk[-2:-1]
+    assert (await archive.conversations(first.sender, None, 10))[0].position > 0
