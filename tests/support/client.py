@@ -26,6 +26,7 @@ class Client:
         self.socket = socket
         self.connected: Frame = {}
         """The `connected` frame, once there was one."""
+        self._passed: list[Frame] = []
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -86,13 +87,20 @@ class Client:
         """Return the next frame, which must be of this type and have these fields.
 
         Frames that come unasked, such as presence, and those of the types in `past`, are passed
-        over unless one is what is expected.
+        over unless one is what is expected. Unasked ones are remembered: nothing says whether they
+        come before an answer or after it.
         """
+        for frame in self._passed:
+            if frame["type"] == kind and fields.items() <= frame.items():
+                self._passed.remove(frame)
+                return frame
         async with asyncio.timeout(_WITHIN_S):
             while True:
-                frame: Frame = json.loads(await self.socket.recv())
+                frame = json.loads(await self.socket.recv())
                 if frame["type"] == kind or frame["type"] not in {*_UNASKED, *past}:
                     break
+                if frame["type"] in _UNASKED:
+                    self._passed.append(frame)
         shown = {name: frame.get(name) for name in fields}
         assert (frame["type"], shown) == (kind, fields), frame
         return frame
