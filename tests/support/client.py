@@ -90,13 +90,13 @@ class Client:
         over unless one is what is expected. Unasked ones are remembered: nothing says whether they
         come before an answer or after it.
         """
-        for frame in self._passed:
-            if frame["type"] == kind and fields.items() <= frame.items():
-                self._passed.remove(frame)
-                return frame
+        for remembered in self._passed:
+            if remembered["type"] == kind and fields.items() <= remembered.items():
+                self._passed.remove(remembered)
+                return remembered
         async with asyncio.timeout(_WITHIN_S):
             while True:
-                frame = json.loads(await self.socket.recv())
+                frame: Frame = json.loads(await self.socket.recv())
                 if frame["type"] == kind or frame["type"] not in {*_UNASKED, *past}:
                     break
                 if frame["type"] in _UNASKED:
