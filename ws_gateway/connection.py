@@ -177,6 +177,10 @@ class Connection:
         except Exception as error:
             self._fail("handling a frame failed", error)
 
+    def _on_ping(self) -> None:
+        """Count a ping, which the library answers by itself."""
+        self._perform_now(self._session.receive_ping(self._services.now()))
+
     def _fail(self, what: str, error: BaseException) -> None:
         """Say that something went wrong here: to us what it was, to the client that it may retry.
 
@@ -231,7 +235,7 @@ class Connection:
         services.presence.joined(identity.user_id)
         if after is None:
             services.presence.greet(self)
-        self._websocket.on_text = self._on_text
+        self._websocket.on_text, self._websocket.on_ping = self._on_text, self._on_ping
         self._set_timer()
 
     def _resume_after(self, resume: str | None) -> int | None:
@@ -329,7 +333,7 @@ class Connection:
                 timer.cancel()
         for task in self._tasks:
             task.cancel()
-        self._websocket.on_text = None
+        self._websocket.on_text = self._websocket.on_ping = None
         self._leave()
         received, sent = self._websocket.close_codes()
         metrics = self._services.metrics

@@ -70,6 +70,7 @@ class GatewayWebSocket(ServerConnection):
         "_unread",
         "aborted_slow",
         "authorization",
+        "on_ping",
         "on_text",
         "outbox",
         "resume",
@@ -92,6 +93,8 @@ class GatewayWebSocket(ServerConnection):
         """The cursor that came with the `Authorization` header, in the URL's `resume`."""
         self.on_text: Callable[[bytes | bytearray], None] | None = None
         """Called with each unfragmented text message once set; must not raise."""
+        self.on_ping: Callable[[], None] | None = None
+        """Called for each ping once set; must not raise."""
         self.outbox = Outbox(self.transport, self.limits, self.loop, self._note_abort, self.backlog)
         self._reading_paused: frozenset[Pause] = frozenset()
         self._allowance = float(self.received_bytes.burst)
@@ -160,8 +163,10 @@ class GatewayWebSocket(ServerConnection):
             and not self.recv_messages.frames
         ):
             self.on_text(cast(bytearray, event.data))
-        else:
-            super().process_event(event)
+            return
+        super().process_event(event)
+        if self.on_ping is not None and type(event) is Frame and event.opcode is Opcode.PING:
+            self.on_ping()
 
     def pause_writing(self) -> None:
         """The write buffer passed its bound. Who does not read is not read from either: answers

@@ -120,6 +120,14 @@ class Session:
             return None
         return self._close(CloseCode.UNSUPPORTED_DATA, None, reason="frames are JSON text")
 
+    def receive_ping(self, now: float) -> Close | None:
+        """Take a ping: it costs a request, and a flood of them ends as one of requests does."""
+        if self.state is State.CLOSED or not self._requests.take(now):
+            return None
+        if not self._strikes.add(now):
+            return None
+        return self._close(CloseCode.POLICY_VIOLATION, ErrorCode.FLOOD)
+
     def verified(self, identity: Identity, messages: TokenBucket, now: float) -> None:
         """The tokens are good: the connection is open until its access token runs out.
 

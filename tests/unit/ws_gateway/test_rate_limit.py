@@ -219,3 +219,17 @@ def test_third_offence_closes_the_connection() -> None:
     assert closed.code == CloseCode.POLICY_VIOLATION
     assert closed.frame is not None
     assert (closed.frame.code, closed.frame.retryable) == ("flood", True)
+
+
+def test_pings_cost_requests_and_a_flood_of_them_closes_without_a_word_for_each() -> None:
+    talk = Talk(SessionLimits(requests=RateLimit(1, 10)))
+    assert [talk.session.receive_ping(talk.now) for _ in range(20)] == [None] * 20
+    talk.now += 1
+    assert [talk.session.receive_ping(talk.now) for _ in range(5)] == [None] * 5
+    talk.now += 1
+    assert talk.session.receive_ping(talk.now) is None
+    closed = talk.session.receive_ping(talk.now)
+    assert isinstance(closed, Close)
+    assert closed.frame is not None
+    assert (closed.code, closed.frame.code) == (CloseCode.POLICY_VIOLATION, "flood")
+    assert talk.session.receive_ping(talk.now) is None
