@@ -54,6 +54,18 @@ fuzz: $(VENV)/.dev-installed ## fuzz the protocol and the HTTP bodies; ARGS="--e
 	$(BIN)/python -m tests.fuzz session $(ARGS)
 	$(BIN)/python -m tests.fuzz http $(ARGS)
 
+.PHONY: conformance
+conformance: $(VENV)/.dev-installed ## Autobahn (needs wstest: docs/reliability.md) and Schemathesis, all checks
+	$(BIN)/python -m tests.faults --long --only autobahn --only schemathesis
+
+.PHONY: audit
+audit: $(VENV)/.dev-installed ## known faults of the locked dependencies; needs the advisory database
+	@out=$$($(BIN)/uv tool run --from 'pip-audit~=2.10' pip-audit --strict --disable-pip --no-deps \
+	  -r requirements.lock 2>&1) && echo "$$out" || { \
+	  echo "$$out" | grep -qE "could not be audited|Max retries" \
+	  && echo "SKIPPED: the advisory database cannot be reached from here" \
+	  || { echo "$$out"; exit 1; }; }
+
 .PHONY: bench
 bench: $(VENV)/.bench-installed ## Duet beside a bare relay that stores nothing; ARGS=full takes 10 minutes
 	$(BIN)/python -m bench $(ARGS)
