@@ -173,8 +173,7 @@ def _configure(connection: sqlite3.Connection, read_only: bool, cache_mib: int) 
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
-        # Every 1,000 pages (4 MB): somebody waits for a checkpoint, so it should be a short one.
-        connection.execute("PRAGMA wal_autocheckpoint=1000")
+        connection.execute("PRAGMA wal_autocheckpoint=4000")  # pages: a checkpoint every 16 MB
         connection.execute("PRAGMA journal_size_limit=67108864")
     connection.execute(f"PRAGMA cache_size={-1024 * cache_mib}")
     connection.execute("PRAGMA temp_store=MEMORY")
