@@ -113,15 +113,6 @@ class Database:
         """
         return await _run(next(self._next_reader), _in_snapshot, query)
 
-    async def backup(self, target: Path) -> None:
-        """Copy the live database to `target`, consistently and without stopping writers."""
-
-        def copy(connection: sqlite3.Connection) -> None:
-            with contextlib.closing(sqlite3.connect(target)) as destination:
-                connection.backup(destination)
-
-        await _run(self._readers[0], copy)
-
     async def close(self) -> None:
         """Wait for what was handed over, then close every connection and let other processes in.
 

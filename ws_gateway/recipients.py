@@ -53,7 +53,7 @@ class Recipients:
         lookup.add_done_callback(self._lookups.discard)
 
     def remember(self, user_id: UserId) -> None:
-        """Note that a user exists: somebody has just been verified as them."""
+        """Note that a user exists: the directory has just said so."""
         if len(self._known_until) >= self._max_remembered:
             self._known_until.pop(next(iter(self._known_until)))
         self._known_until[user_id] = self._now() + self._remember_s

@@ -17,7 +17,7 @@ from websockets.http11 import Request, Response
 from websockets.typing import Origin, Subprotocol
 
 from ws_gateway.connection import Connection
-from ws_gateway.delivery.outbox import Backlog, OutboxLimits
+from ws_gateway.delivery.outbox import OutboxLimits, SharedBacklog
 from ws_gateway.metrics import CONTENT_TYPE
 from ws_gateway.protocol import frames
 from ws_gateway.protocol.errors import CloseCode
@@ -83,7 +83,7 @@ class GatewayServer:
         class WebSocket(GatewayWebSocket):
             __slots__ = ()
 
-        WebSocket.limits, WebSocket.backlog = limits.outbox, Backlog()
+        WebSocket.limits, WebSocket.backlog = limits.outbox, SharedBacklog()
         WebSocket.received_bytes = limits.received_bytes
         self._server = await serve(
             cast("Callable[[ServerConnection], Awaitable[None]]", self._handle),

@@ -22,7 +22,7 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import OPEN
 
-from ws_gateway.delivery.outbox import Backlog, Outbox, OutboxLimits
+from ws_gateway.delivery.outbox import Outbox, OutboxLimits, SharedBacklog
 from ws_gateway.protocol.errors import CloseCode
 from ws_gateway.protocol.rate_limit import RateLimit
 
@@ -77,7 +77,7 @@ class GatewayWebSocket(ServerConnection):
     )
 
     limits: OutboxLimits = OutboxLimits()
-    backlog: Backlog | None = None
+    backlog: SharedBacklog | None = None
     """Shared by all connections of a server."""
     received_bytes: RateLimit = RateLimit(1e9, 1_000_000_000)
     """What is taken from a client before it has to wait. Pings cost as much as requests, and only

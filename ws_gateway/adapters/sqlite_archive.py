@@ -10,8 +10,14 @@ from shared.ids import ConversationId, UserId, conversation_id
 from shared.sqlite import Database
 from ws_gateway.adapters.sqlite_backlog import Sent
 from ws_gateway.adapters.sqlite_indexes import index_search, indexed_upto
-from ws_gateway.adapters.sqlite_rows import COLUMNS, JOINS, N_COLUMNS, available, message_of
-from ws_gateway.adapters.sqlite_rows import user_key as key_of
+from ws_gateway.adapters.sqlite_rows import (
+    COLUMNS,
+    JOINS,
+    N_COLUMNS,
+    available,
+    message_of,
+    user_key,
+)
 from ws_gateway.ports import (
     ConversationSummary,
     MessagePage,
@@ -87,7 +93,7 @@ class SqliteMessageArchive:
             rows = connection.execute(
                 _CONVERSATIONS,
                 {
-                    "me": key_of(connection, user_id),
+                    "me": user_key(connection, user_id),
                     "before": 2**62 if before_position is None else before_position,
                     "limit": limit,
                 },
@@ -101,7 +107,7 @@ class SqliteMessageArchive:
         await self._settle(user_id)
 
         def read(connection: sqlite3.Connection) -> list[tuple[int, UserId]]:
-            key = key_of(connection, user_id)
+            key = user_key(connection, user_id)
             return connection.execute(_PEERS, (key, after, limit)).fetchall()
 
         return await available(self._database.read(read))
@@ -125,9 +131,9 @@ class SqliteMessageArchive:
 
         def read(connection: sqlite3.Connection) -> SearchPage:
             last = indexed_upto(connection) if upto is None else upto
-            people = [key_of(connection, user_id)]
+            people = [user_key(connection, user_id)]
             if peer_id is not None:
-                people.append(key_of(connection, peer_id))
+                people.append(user_key(connection, peer_id))
             if None in people or not words:
                 return SearchPage([], more=False, complete=complete, upto=last)
             of_people = " AND ".join(f"people:u{key}" for key in people)

@@ -15,7 +15,7 @@ import msgspec
 
 from shared.ids import UserId
 
-__all__ = ["Backlog", "Sent", "Slice", "place", "settle_slice"]
+__all__ = ["Backlog", "Sent", "Slice", "place", "settle_slice", "unsettled"]
 
 
 class Sent(msgspec.Struct, frozen=True, gc=False):
@@ -119,6 +119,15 @@ class Backlog:
         )
 
 
+def unsettled(connection: sqlite3.Connection) -> list[Sent]:
+    """Return the messages that an earlier life of this process left to be settled."""
+    rows = connection.execute(_UNSETTLED)
+    return [
+        Sent(conversation, low, high, (low_id, high_id), seq, position, low_count)
+        for conversation, low, high, low_id, high_id, seq, position, low_count in rows
+    ]
+
+
 def place(connection: sqlite3.Connection, messages: Sequence[Sent]) -> None:
     """Note where messages are in their conversation. Safe to repeat."""
     connection.executemany(
@@ -141,3 +150,13 @@ def settle_slice(connection: sqlite3.Connection, slices: Sequence[Slice]) -> Non
             " WHERE user IN (?, ?) AND conversation = ? AND last_position < ?",
             (last.position, last.seq, last.low, last.high, one.conversation, last.position),
         )
+
+
+_UNSETTLED = """
+SELECT messages.conversation, low, high, low_user.id, high_user.id, seq, position, low_count
+FROM messages
+CROSS JOIN conversations ON conversations.key = messages.conversation
+CROSS JOIN users AS low_user ON low_user.key = low
+CROSS JOIN users AS high_user ON high_user.key = high
+WHERE position > (SELECT settled FROM life) ORDER BY position
+"""

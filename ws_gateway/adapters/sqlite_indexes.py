@@ -1,13 +1,8 @@
-"""What follows the log: places, inboxes and conversation lists, and search.
-
-Storing a message appends to the log alone; these catch up behind it, many events at once, because a
-page of an index that is touched once for a hundred events costs what it costs for one (ADR 3).
-Readers settle first. Each function is one transaction's work, in the writer's thread.
-"""
+"""Where the log ends, and search, which follows it. In the writer's thread."""
 
 import sqlite3
 
-__all__ = ["SearchEntry", "index_search", "indexed_upto", "last_position", "settle"]
+__all__ = ["SearchEntry", "index_search", "indexed_upto", "last_position"]
 
 
 def last_position(connection: sqlite3.Connection) -> int:
@@ -17,18 +12,6 @@ def last_position(connection: sqlite3.Connection) -> int:
         " coalesce((SELECT max(position) FROM revisions), 0))"
     ).fetchone()
     return int(position)
-
-
-def settle(connection: sqlite3.Connection) -> int:
-    """Bring places, inboxes and members up to the log. Returns the position they are at now."""
-    (settled,) = connection.execute("SELECT settled FROM life").fetchone()
-    position = last_position(connection)
-    if settled < position:
-        connection.execute(_FILL_PLACES, (settled,))
-        connection.execute(_FILL_INBOXES, {"settled": settled})
-        connection.execute(_REORDER_MEMBERS, (settled,))
-        connection.execute("UPDATE life SET settled = ?", (position,))
-    return position
 
 
 def index_search(connection: sqlite3.Connection, limit: int) -> bool:
@@ -73,37 +56,6 @@ class SearchEntry:
                 (self._position, self._people, text),
             )
 
-
-_FILL_PLACES = """
-INSERT OR IGNORE INTO places (conversation, seq, position)
-SELECT conversation, seq, position FROM messages WHERE position > ? ORDER BY 1, 2
-"""
-
-_FILL_INBOXES = """
-INSERT OR IGNORE INTO inbox (user, position)
-SELECT low, position FROM messages JOIN conversations ON key = conversation
-    WHERE position > :settled
-UNION ALL
-SELECT high, position FROM messages JOIN conversations ON key = conversation
-    WHERE position > :settled
-UNION ALL
-SELECT low, position FROM revisions JOIN conversations ON key = conversation
-    WHERE position > :settled
-UNION ALL
-SELECT high, position FROM revisions JOIN conversations ON key = conversation
-    WHERE position > :settled
-ORDER BY 1, 2
-"""
-
-_REORDER_MEMBERS = """
-UPDATE members SET last_position = recent.position, last_seq = recent.seq
-FROM (
-    SELECT conversation, low, high, max(position) AS position, max(seq) AS seq
-    FROM messages JOIN conversations ON key = conversation
-    WHERE position > ? GROUP BY conversation
-) AS recent
-WHERE members.user IN (recent.low, recent.high) AND members.conversation = recent.conversation
-"""
 
 _FILL_SEARCH = """
 INSERT INTO search (rowid, people, text)

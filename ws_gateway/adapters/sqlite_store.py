@@ -9,8 +9,14 @@ from typing import Any
 from shared.ids import ConversationId, UserId
 from shared.sqlite import Database
 from ws_gateway.adapters.sqlite_append import Append, LogCache
-from ws_gateway.adapters.sqlite_backlog import Backlog, Sent, Slice, settle_slice
-from ws_gateway.adapters.sqlite_indexes import settle
+from ws_gateway.adapters.sqlite_backlog import (
+    Backlog,
+    Sent,
+    Slice,
+    settle_slice,
+    unsettled,
+)
+from ws_gateway.adapters.sqlite_indexes import last_position
 from ws_gateway.adapters.sqlite_revise import erased_event
 from ws_gateway.adapters.sqlite_rows import COLUMNS, N_COLUMNS, available, message_of, user_key
 from ws_gateway.conversations import Change, Event, EventKind, Outcome
@@ -50,8 +56,12 @@ class SqliteMessageStore:
         Raises:
             StoreUnavailable: it cannot be used.
         """
-        position = await available(database.write(settle))
-        return cls(database, await available(database.read(_epoch)), position)
+        epoch, position, waiting = await available(
+            database.read(lambda c: (_epoch(c), last_position(c), unsettled(c)))
+        )
+        store = cls(database, epoch, position)
+        store._backlog.add(waiting)
+        return store
 
     @property
     def epoch(self) -> str:

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import msgspec
 
-__all__ = ["Backlog", "Outbox", "OutboxLimits", "OutboxLoop", "OutboxTransport"]
+__all__ = ["Outbox", "OutboxLimits", "OutboxLoop", "OutboxTransport", "SharedBacklog"]
 
 
 class OutboxTransport(Protocol):
@@ -47,7 +47,7 @@ class OutboxLimits(msgspec.Struct, frozen=True):
         return 20 * self.max_buffered_bytes
 
 
-class Backlog:
+class SharedBacklog:
     """What all readers that are behind may leave unread together. Shared by all outboxes."""
 
     def __init__(self, max_bytes: int = 32 * 1024 * 1024) -> None:
@@ -86,13 +86,13 @@ class Outbox:
         limits: OutboxLimits,
         loop: OutboxLoop,
         aborted: Callable[[], None],
-        backlog: Backlog | None = None,
+        backlog: SharedBacklog | None = None,
     ) -> None:
         self._transport = transport
         self._limits = limits
         self._loop = loop
         self._aborted = aborted
-        self._backlog = backlog or Backlog()
+        self._backlog = backlog or SharedBacklog()
         self._unsent: list[bytes] = []
         self._expiry: asyncio.TimerHandle | None = None
         self._buffered_at_check = 0

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from shared.sqlite import Database, DatabaseInUse, DatabaseUnavailable
+from shared.sqlite_backup import back_up
 
 MIGRATIONS = "ws_gateway.adapters.migrations"
 
@@ -243,10 +244,10 @@ async def test_files_are_only_the_owners(database: Database, path: Path) -> None
 
 
 async def test_backup_is_a_whole_copy_of_a_live_database(
-    database: Database, tmp_path: Path
+    database: Database, path: Path, tmp_path: Path
 ) -> None:
     await database.write(insert("a"))
-    await database.backup(tmp_path / "copy.db")
+    await asyncio.to_thread(back_up, path, tmp_path / "copy.db")
     await database.write(insert("b"))
     with contextlib.closing(sqlite3.connect(tmp_path / "copy.db")) as copy:
         assert notes(copy) == ["a"]
