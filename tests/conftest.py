@@ -8,6 +8,10 @@ import pytest
 import structlog
 import uvloop
 
+from tests.support.nats_server import nats_url
+
+__all__ = ["nats_url"]
+
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 _ON_BOTH_LOOPS = "tests/integration/ws_gateway/"
