@@ -25,7 +25,12 @@ class Unexpected(Exception):
 
 
 def run(
-    module: str, plan: object, result: type[Result], *, core: int | None = GENERATOR_CORE
+    module: str,
+    plan: object,
+    result: type[Result],
+    *,
+    core: int | None = GENERATOR_CORE,
+    timeout_s: float = _TIMEOUT_S,
 ) -> Result:
     """Run `python -m module` on a core, or on any.
 
@@ -38,11 +43,11 @@ def run(
             [*pinned, sys.executable, "-m", module],
             input=msgspec.json.encode(plan),
             capture_output=True,
-            timeout=_TIMEOUT_S,
+            timeout=timeout_s,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise RuntimeError(f"{module} took more than {_TIMEOUT_S:g} s") from None
+        raise RuntimeError(f"{module} took more than {timeout_s:g} s") from None
     if finished.returncode != 0:
         raise RuntimeError(finished.stderr.decode().strip())
     return msgspec.json.decode(finished.stdout, type=result)
