@@ -104,6 +104,23 @@ down: ## stop the containers; their data stays (ARGS=--volumes deletes it)
 logs: ## follow the logs of the containers
 	$(COMPOSE) logs --follow --tail=100
 
+SCALE = $(COMPOSE) --project-name duet-scale --file docker-compose.scale.yml --env-file .env.scale
+
+.PHONY: up-scale
+up-scale: ## several gateways and profile services on PostgreSQL and NATS (docs/scale.md)
+	@sh deploy/secrets.sh .env.scale
+	$(SCALE) up --build --detach
+	@echo "Everything is at http://127.0.0.1:8080 and ws://127.0.0.1:8080/v1/ws"
+	@echo "Replace the services one by one with 'make roll', stop them with 'make down-scale'."
+
+.PHONY: roll
+roll: ## build anew, and replace the services of up-scale one by one while people talk
+	sh deploy/roll.sh $(SCALE)
+
+.PHONY: down-scale
+down-scale: ## stop what up-scale started; the data stays (ARGS=--volumes deletes it)
+	$(SCALE) down $(ARGS)
+
 .PHONY: lock
 lock: $(VENV)/.dev-installed ## lock the dependencies anew; ARGS=--upgrade takes newer versions
 	$(UV_COMPILE) pyproject.toml --output-file requirements.lock
