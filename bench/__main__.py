@@ -4,11 +4,6 @@ Linux, with two cores: the server on the first, the load generator on the second
 """
 
 import argparse
-import datetime
-import os
-import platform
-import resource
-import sqlite3
 import sys
 import tempfile
 import time
@@ -17,8 +12,9 @@ from pathlib import Path
 import httpx
 import msgspec
 
-from bench import message_scenarios, plot, proc, report, service_scenarios
-from bench.record import Machine, Record
+from bench import message_scenarios, plot, report, service_scenarios, soak
+from bench.machine import allow_many_files, machine
+from bench.record import Record
 from bench.stage import Options, stage
 
 __all__ = ["main"]
@@ -31,6 +27,7 @@ ON_STAGE = {
     "profile": service_scenarios.profile,
 }
 SCENARIOS = ("start", *ON_STAGE)
+COMMANDS = {"soak": soak.main}
 RESULTS = Path(__file__).parent / "results"
 
 _QUICK_S = 150
@@ -39,10 +36,12 @@ _QUICK_S = 150
 
 def main() -> int:
     """Measure and report. Returns 0, or 1 when something failed; missed targets are no failure."""
+    allow_many_files()
+    if sys.argv[1:2] and sys.argv[1] in COMMANDS:
+        return COMMANDS[sys.argv[1]](sys.argv[2:], RESULTS)
     arguments = _parser().parse_args()
     directory = Path(arguments.directory)
-    record = Record(machine=_machine(directory))
-    _allow_many_files()
+    record = Record(machine=machine(directory))
     if record.machine.file_system == "tmpfs":
         record.warnings.append("databases are on tmpfs: durable writes cost nothing here")
     options = _options(arguments, directory)
@@ -128,30 +127,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--results", default=RESULTS, help="where bench.json and the plot go")
     return parser
-
-
-def _machine(directory: Path) -> Machine:
-    models = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    return Machine(
-        date=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
-        processor=models[0] if models else platform.machine(),
-        cores=os.cpu_count() or 1,
-        kernel=platform.release(),
-        python=platform.python_version(),
-        sqlite=sqlite3.sqlite_version,
-        file_system=proc.file_system(directory),
-        load_average=os.getloadavg()[0],
-    )
-
-
-def _allow_many_files() -> None:
-    """Raise the soft limit of open files, which the servers inherit, to the hard one."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 if __name__ == "__main__":
