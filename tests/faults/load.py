@@ -9,7 +9,6 @@ import collections
 import contextlib
 import itertools
 import json
-import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
@@ -21,10 +20,11 @@ from websockets.exceptions import WebSocketException
 from websockets.typing import Subprotocol
 
 from shared.ids import UserId, conversation_id
+from tests.faults.books import Books, BySender, StoredRow, holes, rows_in_sqlite
 from tests.faults.processes import Person, lasting
 from tests.support.waiting import until
 
-__all__ = ["Books", "Member", "Pair", "talking_pairs"]
+__all__ = ["Load", "Member", "Pair", "talking", "talking_pairs"]
 
 _RECONNECT_S = 0.02
 _LOOK_AGAIN_S = 0.25
@@ -32,12 +32,21 @@ _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class Member:
-    """One person at one device, who never gives up. `url` may change between connections."""
+    """One person at one device, who never gives up.
+
+    Of several URLs, the next is tried whenever a connection ended or could not be made.
+    """
 
     def __init__(
-        self, url: str, person: Person, peer: Person, *, window: int, pause_s: float = 0.0
+        self,
+        urls: Sequence[str],
+        person: Person,
+        peer: Person,
+        *,
+        window: int,
+        pause_s: float = 0.0,
     ) -> None:
-        self.url = url
+        self._urls = itertools.cycle(urls)
         self.person = person
         self.peer = peer
         self.conversation = conversation_id(UserId(person.user_id), UserId(peer.user_id))
@@ -69,7 +78,7 @@ class Member:
         while True:
             with contextlib.suppress(OSError, WebSocketException, TimeoutError, _Refused):
                 async with connect(
-                    self.url,
+                    next(self._urls),
                     proxy=None,
                     compression=None,
                     subprotocols=[Subprotocol("duet.v1")],
@@ -176,28 +185,6 @@ class Pair(msgspec.Struct, frozen=True):
         return self.one, self.other
 
 
-class Books(msgspec.Struct, frozen=True):
-    """What a load's books say in the end; the first three must be 0."""
-
-    lost: int
-    doubled: int
-    disordered: int
-    acknowledged: int
-    integrity: str
-
-    @property
-    def are_good(self) -> bool:
-        """Whether nothing happened that must not."""
-        wrong = self.lost or self.doubled or self.disordered
-        return not wrong and self.integrity == "ok" and self.acknowledged > 0
-
-    def __str__(self) -> str:
-        return (
-            f"{self.acknowledged} acknowledged: {self.lost} lost, {self.doubled} doubled, "
-            f"{self.disordered} out of order"
-        )
-
-
 class Load:
     """Pairs that talk while the context of `talking_pairs` lasts."""
 
@@ -237,7 +224,13 @@ class Load:
 
     def books(self, database: Path) -> Books:
         """Compare what was acknowledged with what arrived and with what is on the disk."""
-        stored, integrity = _stored(database)
+        return self.compare(*rows_in_sqlite(database))
+
+    def compare(self, found: Iterable[StoredRow], integrity: str) -> Books:
+        """Compare what was acknowledged with what arrived and with what is stored."""
+        stored: BySender = collections.defaultdict(list)
+        for row in sorted(found):
+            stored[row.conversation, row.sender].append((row.seq, row.client_id))
         lost = doubled = disordered = 0
         for sender, recipient in self._directions():
             rows = stored.get((sender.conversation, sender.person.user_id), [])
@@ -249,7 +242,7 @@ class Load:
             )
             for client_id, seq in sender.acked.items():
                 lost += seqs.get(client_id) != seq or recipient.arrived.get(seq) != client_id
-        lost += sum(_holes(stored, pair.one.conversation) for pair in self.pairs)
+        lost += sum(holes(stored, pair.one.conversation) for pair in self.pairs)
         return Books(lost, doubled, disordered, self.acknowledged, integrity)
 
     def _directions(self) -> Iterable[tuple[Member, Member]]:
@@ -265,11 +258,18 @@ async def talking_pairs(
     """Connect people two by two, and let them talk once everybody is here."""
     pairs = [
         Pair(
-            Member(url, one, other, window=window, pause_s=pause_s),
-            Member(url, other, one, window=window, pause_s=pause_s),
+            Member([url], one, other, window=window, pause_s=pause_s),
+            Member([url], other, one, window=window, pause_s=pause_s),
         )
         for one, other in zip(people[::2], people[1::2], strict=True)
     ]
+    async with talking(pairs) as load:
+        yield load
+
+
+@contextlib.asynccontextmanager
+async def talking(pairs: Sequence[Pair]) -> AsyncIterator[Load]:
+    """Let pairs connect, and talk once everybody is here."""
     load = Load(pairs)
     tasks = [asyncio.create_task(member.run()) for member in load.members]
     try:
@@ -286,24 +286,3 @@ async def talking_pairs(
     for result in results:
         if isinstance(result, Exception):
             raise result
-
-
-def _stored(database: Path) -> tuple[dict[tuple[str, str], list[tuple[int, str]]], str]:
-    """By conversation and sender: (seq, client id) in the order of `seq`; and the integrity."""
-    found: dict[tuple[str, str], list[tuple[int, str]]] = collections.defaultdict(list)
-    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-        rows = connection.execute(
-            """SELECT conversations.id, users.id, seq, client_id FROM messages
-            JOIN conversations ON conversations.key = messages.conversation
-            JOIN users ON users.key = messages.sender ORDER BY conversations.id, seq"""
-        )
-        for conversation, sender, seq, client_id in rows:
-            found[conversation, sender].append((seq, client_id))
-        (integrity,) = connection.execute("PRAGMA integrity_check").fetchone()
-    return found, str(integrity)
-
-
-def _holes(stored: dict[tuple[str, str], list[tuple[int, str]]], conversation: str) -> int:
-    """Sequence numbers of a conversation that nobody's message has, or two have."""
-    seqs = sorted(seq for key, rows in stored.items() if key[0] == conversation for seq, _ in rows)
-    return sum(seq != place for place, seq in enumerate(seqs, start=1))

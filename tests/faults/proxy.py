@@ -1,6 +1,7 @@
 """A TCP proxy that misbehaves on demand: delays, slices, stalls and cuts what goes through it."""
 
 import asyncio
+import collections
 import contextlib
 from collections.abc import AsyncIterator
 
@@ -10,10 +11,13 @@ _CHUNK_BYTES = 65_536
 
 
 class Proxy:
-    """Forwards connections of its port to another; faults apply to live connections too."""
+    """Forwards connections of its port to another; faults apply to live connections too.
 
-    def __init__(self, target_port: int) -> None:
-        self._target_port = target_port
+    Of several targets, each new connection goes to the next one that takes it.
+    """
+
+    def __init__(self, *target_ports: int) -> None:
+        self._target_ports = collections.deque(target_ports)
         self._connections: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._flowing = asyncio.Event()
@@ -23,13 +27,15 @@ class Proxy:
         """Write at most so many bytes at once, and let the other end read them one by one."""
         self.cut_when_asked_for: bytes | None = None
         """Cut every connection over which a client sends this."""
+        self.refusing = False
+        """Take no new connection."""
         self.port = 0
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def to(cls, target_port: int) -> AsyncIterator["Proxy"]:
+    async def to(cls, *target_ports: int) -> AsyncIterator["Proxy"]:
         """Listen while the context lasts."""
-        proxy = cls(target_port)
+        proxy = cls(*target_ports)
         server = await asyncio.start_server(proxy._accept, "127.0.0.1", 0, backlog=1024)
         proxy.port = server.sockets[0].getsockname()[1]
         try:
@@ -58,17 +64,25 @@ class Proxy:
         self._flowing.set()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            there, out = await asyncio.open_connection("127.0.0.1", self._target_port)
-        except OSError:
+        target = None if self.refusing else await self._connect()
+        if target is None:
             writer.transport.abort()
             return
+        there, out = target
         ends = (writer, out)
         self._connections.add(ends)
         for source, sink, asks in ((reader, out, True), (there, writer, False)):
             task = asyncio.create_task(self._pump(source, sink, ends, asks))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        for _ in range(len(self._target_ports)):
+            port = self._target_ports[0]
+            self._target_ports.rotate(-1)
+            with contextlib.suppress(OSError):
+                return await asyncio.open_connection("127.0.0.1", port)
+        return None
 
     async def _pump(
         self,
