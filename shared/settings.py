@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Annotated, Self
+from urllib.parse import urlsplit
 
 import pydantic
 import pydantic_settings
@@ -25,12 +26,32 @@ class ServiceSettings(pydantic_settings.BaseSettings):
 
     data_dir: Path = Path("data")
     """Where this service keeps its state."""
+    database_url: pydantic.SecretStr | None = None
+    """A PostgreSQL database, in place of SQLite in the data directory. It holds a password."""
+    database_url_file: Annotated[Path | None, pydantic.Field(validate_default=True)] = None
+    """A file with that URL, in place of the URL."""
     service_secret: pydantic.SecretStr | None = None
     """Shared secret of the services, at least 32 bytes; without it, the file below is used."""
     service_secret_file: Path | None = None
     """Default: `service_secret` in the data directory; made at first start."""
     log_level: LogLevel = "info"
     log_format: LogFormat = "console"
+
+    @pydantic.field_validator("database_url")
+    @classmethod
+    def _is_postgresql_url(cls, value: pydantic.SecretStr | None) -> pydantic.SecretStr | None:
+        if value is not None:
+            _check_database_url(value.get_secret_value())
+        return value
+
+    @pydantic.field_validator("database_url_file")
+    @classmethod
+    def _has_no_url_beside_it(
+        cls, value: Path | None, info: pydantic.ValidationInfo
+    ) -> Path | None:
+        if value is not None and info.data.get("database_url") is not None:
+            raise ValueError("set this or DUET_DATABASE_URL, not both")
+        return value
 
     @pydantic.field_validator("service_secret")
     @classmethod
@@ -55,6 +76,24 @@ class ServiceSettings(pydantic_settings.BaseSettings):
             ]
             raise SettingsError("unusable settings:\n" + "\n".join(faults)) from None
 
+    def postgresql_url(self) -> str | None:
+        """Where PostgreSQL is; None: SQLite is used.
+
+        Raises:
+            ValueError: the file does not hold such a URL.
+            OSError: it cannot be read.
+        """
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        if self.database_url_file is None:
+            return None
+        url = self.database_url_file.read_text().strip()
+        try:
+            _check_database_url(url)
+        except ValueError as error:
+            raise ValueError(f"{self.database_url_file}: {error}") from None
+        return url
+
     def shared_secret(self) -> bytes:
         """The secret the services share, made and stored at the first start.
 
@@ -69,3 +108,18 @@ class ServiceSettings(pydantic_settings.BaseSettings):
 
 Port = Annotated[int, pydantic.Field(ge=0, le=65535)]
 """A TCP port; 0 takes any free one, which the log then names."""
+
+
+def _check_database_url(url: str) -> None:
+    """Raise a ValueError that repeats nothing of the URL: it holds a password."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in {"postgresql", "postgres"} and parts.path.strip("/") != ""
+        _ = parts.port
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError(
+            "needs the form postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+            " (percent-encode what is not a letter or digit in the password)"
+        )

@@ -25,20 +25,11 @@ from typing import TypeVar, cast
 import aiosqlite
 import yoyo
 
+from shared.database import DatabaseInUse, DatabaseUnavailable
+
 __all__ = ["Database", "DatabaseInUse", "DatabaseUnavailable", "lock"]
 
 T = TypeVar("T")
-
-
-class DatabaseUnavailable(Exception):
-    """The database cannot do this now: it is locked, full, or its disk fails. Nothing was changed.
-
-    The same call may succeed later.
-    """
-
-
-class DatabaseInUse(Exception):
-    """Another process has this database open. Stop that one, or use another data directory."""
 
 
 class Database:

@@ -9,8 +9,9 @@ import structlog
 import uvloop
 
 from tests.support.nats_server import nats_url
+from tests.support.postgres import _shared_server, postgres_databases, postgres_server
 
-__all__ = ["nats_url"]
+__all__ = ["_shared_server", "nats_url", "postgres_databases", "postgres_server"]
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 

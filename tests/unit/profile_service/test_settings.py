@@ -1,5 +1,7 @@
 """Settings come from the environment, and all faults are told at once."""
 
+from pathlib import Path
+
 import pytest
 
 from profile_service.settings import Settings
@@ -92,3 +94,37 @@ def test_unusable_values_name_their_variable(
         Settings.load()
     assert f"{name}: " in str(faults.value)
     assert "DUET_HASH_THREADS: " in str(faults.value)
+
+
+def test_the_database_is_named_by_a_url_or_a_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert Settings.load().postgresql_url() is None
+    url = "postgresql://duet:s3cret@db.example:5432/duet"
+    monkeypatch.setenv("DUET_DATABASE_URL", url)
+    settings = Settings.load()
+    assert settings.postgresql_url() == url
+    assert "s3cret" not in repr(settings)
+
+    monkeypatch.setenv("DUET_DATABASE_URL_FILE", str(tmp_path / "url"))
+    with pytest.raises(SettingsError, match=r"DUET_DATABASE_URL_FILE: .*not both"):
+        Settings.load()
+    monkeypatch.delenv("DUET_DATABASE_URL")
+    (tmp_path / "url").write_text(url + "\n")
+    assert Settings.load().postgresql_url() == url
+    (tmp_path / "url").write_text("s3cret")
+    with pytest.raises(ValueError, match="url: needs the form postgresql://") as raised:
+        Settings.load().postgresql_url()
+    assert "s3cret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["mysql://u:s3cret@h/d", "postgresql://u:s3cret@h", "postgresql://u:s3cret/x@h/d", "x"]
+)
+def test_an_unusable_database_url_is_refused_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("DUET_DATABASE_URL", url)
+    with pytest.raises(SettingsError, match=r"DUET_DATABASE_URL: .*needs the form") as raised:
+        Settings.load()
+    assert "s3cret" not in str(raised.value)

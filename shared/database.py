@@ -1,0 +1,15 @@
+"""What can be wrong with a database of either engine."""
+
+__all__ = ["DatabaseInUse", "DatabaseUnavailable"]
+
+
+class DatabaseUnavailable(Exception):
+    """The database cannot do this now: it is away, locked or full, or its disk fails.
+
+    Nothing was changed, or, when the connection broke during the commit, it is not known whether.
+    The same call may succeed later.
+    """
+
+
+class DatabaseInUse(Exception):
+    """Another process has this database open. Stop that one, or use another data directory."""
