@@ -13,9 +13,10 @@ from shared.service_auth import ServiceCredentials
 from ws_gateway.adapters.local_bus import LocalBus
 from ws_gateway.adapters.profile_client import ProfileClient
 from ws_gateway.adapters.sqlite_life import DATABASE_NAME
-from ws_gateway.adapters.sqlite_stores import SqliteStores, open_sqlite_stores
+from ws_gateway.adapters.sqlite_stores import open_sqlite_stores
 from ws_gateway.connection import Connection
 from ws_gateway.conversations import MAX_TEXT_CHARACTERS
+from ws_gateway.delivery.broadcast import Broadcast
 from ws_gateway.delivery.connection_map import ConnectionMap, LiveConnection
 from ws_gateway.delivery.outbox import OutboxLimits
 from ws_gateway.delivery.rendering import Rendering
@@ -23,7 +24,7 @@ from ws_gateway.enquiries import Enquiries
 from ws_gateway.erasure import Eraser
 from ws_gateway.messenger import Messenger
 from ws_gateway.metrics import Metrics
-from ws_gateway.ports import ProfileService, StoreUnavailable
+from ws_gateway.ports import ProfileService, Stores, StoreUnavailable
 from ws_gateway.presence import Presence
 from ws_gateway.protocol import frames
 from ws_gateway.protocol.cursor import Cursors
@@ -51,9 +52,11 @@ class Gateway:
     def __init__(
         self,
         settings: Settings,
-        stores: SqliteStores,
+        stores: Stores,
         profile: ProfileService,
         metrics: Metrics,
+        *,
+        position: int,
         now: Callable[[], float],
     ) -> None:
         cursors = Cursors(stores.messages.epoch)
@@ -62,7 +65,7 @@ class Gateway:
         recipients = Recipients(profile, remember_s=settings.recipient_cache_s)
         session_limits = _session_limits(settings)
         buckets = BucketsByUser(session_limits.messages)
-        self._stores = stores
+        self.stores = stores
         self.metrics = metrics
         self.connections = ConnectionMap(
             rendering,
@@ -103,7 +106,9 @@ class Gateway:
             user_deleted=user_deleted,
             poll_interval_s=settings.revocation_poll_interval_s,
         )
+        self.live = Broadcast(self.connections, position)
         services = ConnectionServices(
+            live=self.live,
             verifier=profile,
             store=stores.messages,
             messenger=self.messenger,
@@ -120,7 +125,7 @@ class Gateway:
             now=now,
         )
         self.server = GatewayServer(services, _server_limits(settings), self._what_is_missing)
-        bus.subscribe(self.connections.deliver)
+        bus.subscribe(self.live.receive)
         bus.subscribe(self.presence.observe)
         self._read_gauges()
         self.host, self.port = settings.gateway_host, settings.gateway_port
@@ -132,21 +137,18 @@ class Gateway:
         return f"ws://{host}:{self.port}{PATH}"
 
     async def tidy_up(self) -> None:
-        """Let search and traces catch up whenever nothing waits to be stored, for ever."""
+        """Let what follows the log catch up, for ever."""
         while True:
             await asyncio.sleep(_TIDY_UP_INTERVAL_S)
             try:
-                await self._stores.messages.tidy_up()
-                while not self.messenger.waiting:
-                    if await self._stores.archive.index_search():
-                        break
+                await self.stores.tidy_up(lambda: self.messenger.waiting > 0)
             except StoreUnavailable as error:
                 _log.warning("search and traces could not catch up", reason=str(error))
 
     async def _what_is_missing(self) -> str | None:
         if not self.revocations.connected.is_set():
             return "the profile service cannot be reached"
-        return None if await self._stores.messages.is_available() else "the database"
+        return None if await self.stores.messages.is_available() else "the database"
 
     def _read_gauges(self) -> None:
         gauge = self.metrics.gauge
@@ -210,7 +212,9 @@ async def serving(
                 settings.data_dir / DATABASE_NAME, busy_timeout_s=settings.database_busy_timeout_s
             )
         )
-        gateway = Gateway(settings, stores, profile, metrics, now)
+        gateway = Gateway(
+            settings, stores, profile, metrics, position=stores.messages.position, now=now
+        )
         async with _running(gateway, settings.gateway_shutdown_timeout_s):
             gateway.host, gateway.port = await gateway.server.start(gateway.host, gateway.port)
             yield gateway

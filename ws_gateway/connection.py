@@ -7,7 +7,7 @@ from typing import Any
 import structlog
 from websockets.exceptions import ConnectionClosed
 
-from shared.ids import ConnectionId, new_connection_id
+from shared.ids import ConnectionId, UserId, new_connection_id
 from shared.introspection import TokenPair
 from ws_gateway.delivery.replay import Replay
 from ws_gateway.enquiry_queue import EnquiryQueue
@@ -54,6 +54,7 @@ class Connection:
 
     __slots__ = (
         "_enquiries",
+        "_follows",
         "_replay",
         "_replayed_to",
         "_resting",
@@ -81,6 +82,7 @@ class Connection:
             services.enquiries, self.send, websocket.drained, websocket.outbox.pacing
         )
         self._unanswered = 0
+        self._follows = False
 
     @property
     def identity(self) -> Identity:
@@ -200,14 +202,38 @@ class Connection:
             services.metrics.connects.labels("unverifiable").inc()
             self._close(self._session.not_verifiable(_RETRY_AFTER_MS))
             return
-        if identity is None or services.revocations.has_ended(identity):
-            services.metrics.connects.labels("refused").inc()
-            self._close(self._session.refused())
-        elif self._websocket.is_open:
-            services.metrics.connects.labels("accepted").inc()
-            self._accept(identity, action.resume)
+        if identity is None:
+            self._refuse()
+        else:
+            await self._follow(identity, action.resume)
 
-    def _accept(self, identity: Identity, resume: str | None) -> None:
+    def _refuse(self) -> None:
+        self._services.metrics.connects.labels("refused").inc()
+        self._close(self._session.refused())
+
+    async def _follow(self, identity: Identity, resume: str | None) -> None:
+        """Have the user's log followed here, and find out where the client stands in it."""
+        services = self._services
+        try:
+            await services.live.follow(identity.user_id)
+        except StoreUnavailable:
+            self.end(CloseCode.TRY_AGAIN_LATER, ErrorCode.STORE_UNAVAILABLE)
+            return
+        try:
+            after = await self._resume_after(identity.user_id, resume)
+            if services.revocations.has_ended(identity):
+                self._refuse()
+            elif self._websocket.is_open:
+                self._follows = True
+                services.metrics.connects.labels("accepted").inc()
+                self._accept(identity, resume, after)
+        except StoreUnavailable:
+            self.end(CloseCode.TRY_AGAIN_LATER, ErrorCode.STORE_UNAVAILABLE)
+        finally:
+            if not self._follows:
+                services.live.unfollow(identity.user_id)
+
+    def _accept(self, identity: Identity, resume: str | None, after: int | None) -> None:
         """Join the ConnectionMap and confirm. No await in between: no message can slip through."""
         services = self._services
         self._session.verified(identity, services.bucket_of(identity.user_id), services.now())
@@ -215,8 +241,7 @@ class Connection:
         if isinstance(evicted, Connection):
             services.metrics.evictions.inc()
             evicted.end(CloseCode.POLICY_VIOLATION, ErrorCode.EVICTED)
-        here = services.cursors.encode(services.messenger.published_position)
-        after = self._resume_after(resume)
+        here = services.cursors.encode(services.live.position_of(identity.user_id))
         self.send(
             frames.Connected(
                 connection_id=self.connection_id,
@@ -238,14 +263,14 @@ class Connection:
         self._websocket.on_text, self._websocket.on_ping = self._on_text, self._on_ping
         self._set_timer()
 
-    def _resume_after(self, resume: str | None) -> int | None:
+    async def _resume_after(self, user_id: UserId, resume: str | None) -> int | None:
         if resume is None:
             return None
         try:
             position = self._services.cursors.decode(resume)
         except ForeignCursor:
             return None
-        return position if position <= self._services.store.position else None
+        return position if position <= await self._services.store.position_of(user_id) else None
 
     async def _resume(self, replay: Replay, after: int) -> None:
         websocket, services = self._websocket, self._services
@@ -312,6 +337,9 @@ class Connection:
         identity = self._session.identity
         if identity is not None and self._services.connections.remove(self):
             self._services.presence.left(identity.user_id)
+        if identity is not None and self._follows:
+            self._follows = False
+            self._services.live.unfollow(identity.user_id)
 
     def _set_timer(self) -> None:
         if self._timer is not None:

@@ -51,7 +51,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     seq: int
     """Its place in the conversation: 1, 2, 3 … without holes."""
     position: int
-    """Its place in the log of all conversations, in commit order; what a cursor points at."""
+    """What names it within the store."""
     sender: UserId
     recipient: UserId
     client_id: str
@@ -146,14 +146,24 @@ class EventKind(enum.IntEnum):
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
-    """An entry of the log: something both people see, in the order of `position`.
+    """An entry of the log: something both people see, each in the order of their positions.
 
-    For `ERASED` the message stands for its sender; its seq and text mean nothing.
+    Who did it is always the sender of the message. For `ERASED` the message stands for its sender;
+    its seq and text mean nothing.
     """
 
     kind: EventKind
     position: int
+    """Its place in the sender's log, in commit order; what the sender's cursors point at."""
     message: Message
+    recipient_position: int | None = None
+    """Its place in the recipient's log, where that is not the same one."""
+
+    def position_for(self, user_id: UserId) -> int:
+        """Its place in the log that this one of the two people follows."""
+        if self.recipient_position is None or user_id == self.message.sender:
+            return self.position
+        return self.recipient_position
 
 
 class Appended(msgspec.Struct, frozen=True, gc=False):

@@ -98,8 +98,6 @@ class Messenger:
         self._gone: set[UserId] = set()
         """Users whose erasure has begun in this life: what they sent before, and was held up by the
         look-up of its recipient, is not stored after it."""
-        self.published_position = store.position
-        """The position up to which events were published here."""
 
     @property
     def waiting(self) -> int:
@@ -208,7 +206,6 @@ class Messenger:
                     counts["stored"] += 1
                     notices.append(Published(outcome.event, submission.sender.connection_id))
                     authors[message.conversation] = message.sender
-                    self.published_position = outcome.event.position
             elif isinstance(outcome, Marked):
                 self._marked(submission, outcome, notices)
             elif isinstance(outcome, Exception):

@@ -6,7 +6,7 @@ Best effort by design: frames that are lost mend themselves, and nothing here ma
 import asyncio
 import functools
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 import structlog
@@ -112,7 +112,7 @@ class Presence:
         self._typed_at[pair] = (typed_at, active)
         self._bus.publish([TypingNotice(user_id, to, active)])
 
-    def observe(self, notices: Iterable[Notice]) -> None:
+    def observe(self, notices: Sequence[Notice], viewer: UserId | None = None) -> None:  # noqa: ARG002
         """See what is published: a first message makes two people peers."""
         for notice in notices:
             if isinstance(notice, Published) and notice.event.message.seq == 1:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import msgspec
 
 from shared.ids import UserId
+from ws_gateway.delivery.broadcast import LiveLog
 from ws_gateway.delivery.connection_map import ConnectionMap
 from ws_gateway.delivery.rendering import Rendering
 from ws_gateway.enquiries import Enquiries
@@ -27,6 +28,7 @@ class ConnectionServices(msgspec.Struct, frozen=True, kw_only=True):
 
     verifier: IdentityVerifier
     store: MessageStore
+    live: LiveLog
     messenger: Messenger
     enquiries: Enquiries
     presence: Presence

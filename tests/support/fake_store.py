@@ -49,8 +49,12 @@ class FakeMessageStore:
 
     @property
     def position(self) -> int:
-        """See `MessageStore`."""
+        """The position of the last event."""
         return len(self.log)
+
+    async def position_of(self, user_id: UserId) -> int:
+        """See `MessageStore`."""
+        return self.position
 
     @property
     def messages(self) -> list[Message]:

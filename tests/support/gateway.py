@@ -13,6 +13,7 @@ import httpx
 from shared.ids import UserId
 from tests.support.client import Client
 from tests.support.fake_profile import FakeProfile, FakeSession
+from tests.support.talk import say
 from ws_gateway.app import Gateway, serving
 from ws_gateway.settings import Settings
 
@@ -65,6 +66,11 @@ class TestGateway:
     def connections_of(self, user_id: UserId) -> int:
         """How many verified connections a user has."""
         return len(self.gateway.connections.of_user(user_id))
+
+    async def fill(self, sender: UserId, to: UserId, *texts: str) -> None:
+        """Store messages past the sockets, as if they had been delivered long ago."""
+        stored = await say(self.gateway.stores.messages, sender, to, *texts)
+        self.gateway.live.position = stored[-1].position
 
     async def get(self, path: str, method: str = "GET") -> httpx.Response:
         """Ask one of the HTTP paths."""

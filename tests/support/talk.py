@@ -99,7 +99,7 @@ async def every_event(
         events += page.events
         position = page.upto
         if page.complete:
-            assert position == store.position
+            assert position == await store.position_of(user)
             return events
 
 

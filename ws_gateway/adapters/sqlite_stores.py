@@ -1,7 +1,7 @@
 """The three stores in one SQLite file."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import msgspec
@@ -21,6 +21,13 @@ class SqliteStores(msgspec.Struct, frozen=True):
     messages: SqliteMessageStore
     archive: SqliteMessageArchive
     people: SqlitePeopleStore
+
+    async def tidy_up(self, is_busy: Callable[[], bool]) -> None:
+        """Let places, search and traces catch up; see `Stores`."""
+        await self.messages.tidy_up()
+        while not is_busy():
+            if await self.archive.index_search():
+                break
 
 
 @contextlib.asynccontextmanager

@@ -115,42 +115,52 @@ class ConnectionMap:
         }
         return list(held.values())
 
-    def deliver(self, notices: Iterable[Notice]) -> None:
-        """Write each notice to every connection it is for, encoded once for each side."""
+    def deliver(self, notices: Iterable[Notice], viewer: UserId | None = None) -> None:
+        """Write each notice to every connection it is for, encoded once for each side.
+
+        With a `viewer` only to that person's connections.
+        """
         for notice in notices:
             match notice:
                 case Published():
-                    self._deliver_event(notice)
+                    self._deliver_event(notice, viewer)
                 case Receipt():
-                    self._deliver_receipt(notice)
+                    self._deliver_receipt(notice, viewer)
                 case TypingNotice():
                     self._deliver_ephemeral((notice.to,), self._rendering.typing, notice)
                 case PresenceNotice():
-                    self._deliver_ephemeral(notice.to, self._rendering.presence, notice)
+                    to = notice.to if viewer is None else (viewer,)
+                    self._deliver_ephemeral(to, self._rendering.presence, notice)
 
-    def _deliver_event(self, published: Published) -> None:
+    def _deliver_event(self, published: Published, viewer: UserId | None) -> None:
         """The other person's connections get it, and the author's own ones but the origin."""
         event = published.event
-        message, position = event.message, event.position
+        message = event.message
         recipients = self._by_user.get(message.recipient)
-        if recipients:
-            wire = self._rendering.event(event, message.recipient)
+        if recipients and viewer != message.sender:
+            wire, position = self._rendering.event(event, message.recipient), event.position
+            if event.recipient_position is not None:
+                position = event.recipient_position
             for connection in recipients:
                 connection.deliver(wire, position)
             if event.kind is EventKind.SENT:
                 self.frames_delivered += len(recipients)
-                self._delivered(position, len(recipients))
+                self._delivered(message.position, len(recipients))
         senders = self._by_user.get(message.sender)
-        if senders and not (len(senders) == 1 and senders[0].connection_id == published.origin):
+        if (
+            senders
+            and viewer != message.recipient
+            and not (len(senders) == 1 and senders[0].connection_id == published.origin)
+        ):
             wire = self._rendering.event(event, message.sender)
             for connection in senders:
                 if connection.connection_id != published.origin:
-                    connection.deliver(wire, position)
+                    connection.deliver(wire, event.position)
 
-    def _deliver_receipt(self, receipt: Receipt) -> None:
+    def _deliver_receipt(self, receipt: Receipt, only: UserId | None) -> None:
         viewers = (receipt.user,) if receipt.is_private else (receipt.peer, receipt.user)
         for viewer in viewers:
-            held = self._by_user.get(viewer)
+            held = self._by_user.get(viewer) if only is None or only == viewer else None
             if held:
                 wire = self._rendering.receipt(receipt, viewer)
                 for connection in held:

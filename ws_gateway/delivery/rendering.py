@@ -28,7 +28,7 @@ class Rendering:
 
     def event(self, event: Event, viewer: UserId) -> bytes:
         """Render an event; its sender's own devices get a message's client id as well."""
-        message, cursor = event.message, self._cursors.encode(event.position)
+        message, cursor = event.message, self._cursors.encode(event.position_for(viewer))
         frame: frames.ServerFrame
         match event.kind:
             case EventKind.SENT:

@@ -64,7 +64,7 @@ class Replay:
             await _write_paced(map(self._render, page.events), write, drained)
             for event in page.events:
                 if event.kind is EventKind.SENT and event.message.recipient == self._user_id:
-                    self._store.note_delivery(event.position, 1, now_ms())
+                    self._store.note_delivery(event.message.position, 1, now_ms())
             after = page.upto
             if not page.complete:
                 continue

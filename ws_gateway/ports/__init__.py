@@ -4,6 +4,9 @@ Each port has an adapter in `ws_gateway.adapters` (SQLite, this process, the pro
 room for another (PostgreSQL, NATS). The contract tests in tests/contract run on every one.
 """
 
+from collections.abc import Callable
+from typing import Protocol
+
 from ws_gateway.ports.archive import (
     ConversationSummary,
     MessageArchive,
@@ -12,7 +15,7 @@ from ws_gateway.ports.archive import (
     SearchPage,
     Trace,
 )
-from ws_gateway.ports.bus import MessageBus
+from ws_gateway.ports.bus import MessageBus, Receiver
 from ws_gateway.ports.messages import EventPage, MessageStore, StoreUnavailable
 from ws_gateway.ports.people import PeopleStore, Preferences
 from ws_gateway.ports.profile import (
@@ -41,10 +44,29 @@ __all__ = [
     "Preferences",
     "ProfileService",
     "ProfileServiceUnavailable",
+    "Receiver",
     "RevocationFeed",
     "SearchHit",
     "SearchPage",
     "StoreUnavailable",
+    "Stores",
     "Trace",
     "UserDirectory",
 ]
+
+
+class Stores(Protocol):
+    """All that is kept, in one database."""
+
+    @property
+    def messages(self) -> MessageStore: ...
+    @property
+    def archive(self) -> MessageArchive: ...
+    @property
+    def people(self) -> PeopleStore: ...
+    async def tidy_up(self, is_busy: Callable[[], bool]) -> None:
+        """Let what follows the log catch up, in small pieces and while nothing else `is_busy`.
+
+        Called again and again. Raises StoreUnavailable: not now.
+        """
+        ...

@@ -33,11 +33,6 @@ class MessageStore(Protocol):
         """The name of this database's life: another after a restored backup."""
         ...
 
-    @property
-    def position(self) -> int:
-        """The position of the last event that was committed; 0 when there is none."""
-        ...
-
     async def append_batch(self, changes: Sequence[Change], at_ms: int) -> list[Outcome]:
         """Make changes in one transaction, in their order; on return they are on the disk.
 
@@ -46,6 +41,14 @@ class MessageStore(Protocol):
 
         Raises:
             StoreUnavailable: none of them was made.
+        """
+        ...
+
+    async def position_of(self, user_id: UserId) -> int:
+        """Return where a user's log ends: no event of theirs that was committed lies after it.
+
+        Raises:
+            StoreUnavailable: it cannot be read now.
         """
         ...
 
@@ -69,7 +72,7 @@ class MessageStore(Protocol):
         ...
 
     def note_delivery(self, position: int, connections: int, at_ms: int) -> None:
-        """Remember that an event went out to its recipient; kept with a later transaction.
+        """Remember that the message of that position went out; kept with a later transaction.
 
         For tracing only: what a crash loses here is not missed anywhere else.
         """

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from shared.ids import UserId, conversation_id
+from shared.ids import conversation_id
 from tests.support.client import Client, Frame
 from tests.support.fake_profile import FakeProfile, FakeSession
 from tests.support.gateway import TestGateway, database_locked, running_gateway, stored_messages
-from tests.support.talk import say, search_index_is_sound
+from tests.support.talk import search_index_is_sound
 from tests.support.waiting import until
 from ws_gateway import erasure
 from ws_gateway.messenger import Messenger
@@ -41,15 +41,10 @@ def texts(path: Path) -> list[str]:
 
 async def erased(gateway: TestGateway) -> None:
     """Wait until nobody is left to be erased."""
-    people = gateway.gateway._stores.people
+    people = gateway.gateway.stores.people
     async with asyncio.timeout(20):
         while await people.users_to_erase():  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0.005)
-
-
-async def fill(gateway: TestGateway, sender: UserId, to: UserId, *said: str) -> None:
-    await say(gateway.gateway._stores.messages, sender, to, *said)
-    gateway.gateway.messenger.published_position = gateway.gateway._stores.messages.position
 
 
 async def test_deleted_persons_words_are_gone_and_the_talk_stays(
@@ -148,7 +143,7 @@ async def test_erasure_that_was_cut_short_goes_on_after_the_restart(
     with monkeypatch.context() as patch:
         async with running_gateway(tmp_path, profile=profile) as gateway:
             for _ in range(7):
-                await fill(gateway, ann.user_id, bob.user_id, *["secret"] * 500)
+                await gateway.fill(ann.user_id, bob.user_id, *["secret"] * 500)
             async with gateway.talking(bob) as b:
                 start = f"{b.connected['cursor'].rpartition('.')[0]}.0"
             patch.setattr(Messenger, "submit", submit_some)
@@ -170,8 +165,8 @@ async def test_erasure_waits_for_a_database_that_is_busy(
     gateway: TestGateway, ann: FakeSession, bob: FakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(erasure, "_RETRY_S", 0.01)
-    await fill(gateway, ann.user_id, bob.user_id, "secret")
-    await gateway.gateway._stores.people.follow_feed("1.0", [ann.user_id])
+    await gateway.fill(ann.user_id, bob.user_id, "secret")
+    await gateway.gateway.stores.people.follow_feed("1.0", [ann.user_id])
     with database_locked(gateway.database):
         gateway.gateway.eraser.wake()
         with contextlib.suppress(TimeoutError):
@@ -203,9 +198,9 @@ async def test_export_holds_every_conversation_as_lines_of_json(
 ) -> None:
     cid = gateway.profile.sign_up("cid")
     odd = ["line\nbreak", '"quotes"', "\u2028\u2029", "\x01", "\U0001f600", "\\"]
-    await fill(gateway, ann.user_id, bob.user_id, *odd)
-    await fill(gateway, cid.user_id, ann.user_id, "from Cid")
-    await fill(gateway, cid.user_id, bob.user_id, "not hers to see")
+    await gateway.fill(ann.user_id, bob.user_id, *odd)
+    await gateway.fill(cid.user_id, ann.user_id, "from Cid")
+    await gateway.fill(cid.user_id, bob.user_id, "not hers to see")
     async with gateway.talking(ann) as a:
         await a.send(
             type="delete", id="d", conversation=conversation_id(ann.user_id, bob.user_id), seq=6
@@ -235,7 +230,7 @@ async def test_export_comes_in_pieces_that_fit_and_misses_nothing(
     gateway: TestGateway, ann: FakeSession, bob: FakeSession, text: str
 ) -> None:
     for _ in range(2):
-        await fill(gateway, ann.user_id, bob.user_id, *[text] * 250)
+        await gateway.fill(ann.user_id, bob.user_id, *[text] * 250)
     async with gateway.talking(ann, max_size=2**20) as a:
         lines, count = await exported(a)
     assert [line["seq"] for line in lines[1:]] == list(range(1, 501))
@@ -249,13 +244,13 @@ async def test_export_is_complete_while_conversations_move_up(
     """The oldest conversation gets a message while the newest is exported."""
     peers = [gateway.profile.sign_up(f"peer{n}") for n in range(250)]
     for peer in peers:
-        await fill(gateway, peer.user_id, bob.user_id, "hi")
+        await gateway.fill(peer.user_id, bob.user_id, "hi")
     gateway.profile.lookups.close()
     async with gateway.talking(bob) as b:
         exporting = asyncio.create_task(exported(b))
         await gateway.profile.lookups.arrivals(1)
-        await fill(gateway, peers[0].user_id, bob.user_id, "moves up")
-        await fill(gateway, peers[-1].user_id, bob.user_id, "moves up")
+        await gateway.fill(peers[0].user_id, bob.user_id, "moves up")
+        await gateway.fill(peers[-1].user_id, bob.user_id, "moves up")
         gateway.profile.lookups.open()
         lines, _ = await exporting
     assert {line["with"] for line in lines if "with" in line} == {p.user_id for p in peers}
@@ -266,7 +261,7 @@ async def test_vanishing_in_an_export_leaves_nothing_behind(
     gateway: TestGateway, ann: FakeSession, bob: FakeSession
 ) -> None:
     for _ in range(4):
-        await fill(gateway, ann.user_id, bob.user_id, *["x" * 4000] * 1000)
+        await gateway.fill(ann.user_id, bob.user_id, *["x" * 4000] * 1000)
     tasks_before = len(asyncio.all_tasks())
     async with gateway.talking(ann, max_size=2**20) as a:
         await a.send(type="export", id="x")

@@ -130,7 +130,7 @@ async def test_page_of_long_texts_is_cut_and_says_so(
     gateway: TestGateway, ann: FakeSession, bob: FakeSession, text: str
 ) -> None:
     """Each frame fits into what clients take by default, however the texts are escaped."""
-    await say(gateway.gateway._stores.messages, ann.user_id, bob.user_id, *[text] * 200)
+    await say(gateway.gateway.stores.messages, ann.user_id, bob.user_id, *[text] * 200)
     async with gateway.talking(bob, max_size=2**20) as b:
         page = await history(b, ann.user_id, limit=200)
         collected = seqs(page)

@@ -291,11 +291,9 @@ async def test_log_that_cannot_be_read_ends_the_connection_with_when_to_return(
 
 async def fill(gateway: TestGateway, sender: FakeSession, to: FakeSession, count: int) -> None:
     """Store messages of the usual length, past the sockets."""
-    store = gateway.gateway._stores.messages
     for start in range(0, count, 500):
         numbers = range(start, min(start + 500, count))
-        await say(store, sender.user_id, to.user_id, *(f"{n:053}" for n in numbers))
-    gateway.gateway.messenger.published_position = store.position
+        await gateway.fill(sender.user_id, to.user_id, *(f"{n:053}" for n in numbers))
 
 
 async def test_replay_of_ten_thousand_events_is_quick_and_keeps_memory_flat(
@@ -377,7 +375,7 @@ async def test_slow_reader_is_paced_and_not_killed(tmp_path: Path) -> None:
     """It stays behind for several times the grace."""
     async with running_gateway(tmp_path, outbox_max_bytes=4096, outbox_grace_s=0.5) as gateway:
         ann, bob = gateway.profile.sign_up("ann"), gateway.profile.sign_up("bob")
-        store = gateway.gateway._stores.messages
+        store = gateway.gateway.stores.messages
         await say(store, ann.user_id, bob.user_id, *("x" * 4000 for _ in range(750)))
         async with gateway.talking(bob) as b:
             start = start_of(b)
@@ -395,7 +393,7 @@ async def test_slow_reader_is_paced_and_not_killed(tmp_path: Path) -> None:
 async def test_reader_that_is_stuck_in_its_replay_is_let_go(tmp_path: Path) -> None:
     async with running_gateway(tmp_path, outbox_max_bytes=4096, outbox_grace_s=0.1) as gateway:
         ann, bob = gateway.profile.sign_up("ann"), gateway.profile.sign_up("bob")
-        store = gateway.gateway._stores.messages
+        store = gateway.gateway.stores.messages
         for _ in range(4):
             await say(store, ann.user_id, bob.user_id, *("x" * 4000 for _ in range(1000)))
         async with gateway.talking(bob) as b:
@@ -409,7 +407,7 @@ async def test_reader_that_is_stuck_in_its_replay_is_let_go(tmp_path: Path) -> N
 async def test_client_that_vanishes_in_its_replay_leaves_nothing_behind(
     gateway: TestGateway, ann: FakeSession, bob: FakeSession, read_first: int
 ) -> None:
-    store = gateway.gateway._stores.messages
+    store = gateway.gateway.stores.messages
     for _ in range(6):
         await say(store, ann.user_id, bob.user_id, *("x" * 4000 for _ in range(1000)))
     async with gateway.talking(bob) as b:

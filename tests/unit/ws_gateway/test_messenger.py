@@ -110,7 +110,6 @@ async def test_message_is_acknowledged_then_published(world: World) -> None:
     )
     assert world.happened == ["answered 1", "published 1"]
     assert world.bus.published[0].origin == "n_1"
-    assert world.messenger.published_position == 1
 
 
 async def test_ack_does_not_overtake_an_earlier_message_of_the_conversation(world: World) -> None:

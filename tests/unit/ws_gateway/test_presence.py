@@ -43,7 +43,7 @@ class Scene:
         )
         self.bus.subscribe(self.connections.deliver)
         self.bus.subscribe(self.presence.observe)
-        self.bus.subscribe(self.told.extend)
+        self.bus.subscribe(lambda notices, viewer=None: self.told.extend(notices))
 
     async def come(self, user_id: UserId) -> Seat:
         """Connect; returns when everybody has been told."""
