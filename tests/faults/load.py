@@ -7,6 +7,7 @@ id after every reconnect, in order, and events are resumed from the last cursor 
 import asyncio
 import collections
 import contextlib
+import datetime
 import itertools
 import json
 import time
@@ -53,6 +54,7 @@ class Member:
         self.window = window
         self.pause_s = pause_s
         """Between two new messages."""
+        self.connected_to: str | None = None
         self.sending = False
         self.here = asyncio.Event()
         self.pending: dict[str, int] = {}
@@ -62,11 +64,15 @@ class Member:
         self.latencies_s: list[float] = []
         self.arrived: dict[int, str] = {}
         """The peer's messages: seq to text, in the order of arrival."""
+        self.arrived_at = 0.0
+        self.slowest_arrival_s = 0.0
+        """The longest time from a message's `sent_at` to its arrival."""
         self.doubled = 0
         self.disordered = 0
         self.errors: collections.Counter[str] = collections.Counter()
         self.resyncs = 0
         self.connects = 0
+        self._socket: ClientConnection | None = None
         self._sent_at: dict[str, float] = {}
         self._number = 0
         self._next_at = 0.0
@@ -77,18 +83,26 @@ class Member:
         """Stay connected until cancelled."""
         while True:
             with contextlib.suppress(OSError, WebSocketException, TimeoutError, _Refused):
+                url = next(self._urls)
                 async with connect(
-                    next(self._urls),
+                    url,
                     proxy=None,
                     compression=None,
                     subprotocols=[Subprotocol("duet.v1")],
                     open_timeout=5,
                     ping_interval=None,
                     close_timeout=0.1,
-                ) as socket:
-                    await self._talk(socket)
+                ) as self._socket:
+                    self.connected_to = url
+                    await self._talk(self._socket)
             self.here.clear()
+            self.connected_to = None
             await lasting(_RECONNECT_S)
+
+    def hang_up(self) -> None:
+        """Break the connection off; it is made again at once."""
+        if self._socket is not None:
+            self._socket.transport.abort()
 
     async def _talk(self, socket: ClientConnection) -> None:
         resume = {} if self._cursor is None else {"resume": self._cursor}
@@ -167,6 +181,9 @@ class Member:
         self.disordered += seq < self._last_seq
         self._last_seq = max(seq, self._last_seq)
         self.arrived[seq] = frame["text"]
+        self.arrived_at = time.monotonic()
+        waited_s = time.time() - datetime.datetime.fromisoformat(frame["sent_at"]).timestamp()
+        self.slowest_arrival_s = max(waited_s, self.slowest_arrival_s)
 
 
 class _Refused(Exception):
@@ -209,6 +226,16 @@ class Load:
             within_s=within_s,
         )
         return time.monotonic() - moment
+
+    async def everybody_heard_since(self, moment: float, within_s: float = 30.0) -> float:
+        """Wait until each member got a message after a moment. Returns the seconds that took."""
+        await until(lambda: all(m.arrived_at > moment for m in self.members), within_s=within_s)
+        return time.monotonic() - moment
+
+    @property
+    def slowest_arrival_s(self) -> float:
+        """The longest that a message took to arrive."""
+        return max(member.slowest_arrival_s for member in self.members)
 
     async def settle(self, within_s: float = 20.0) -> None:
         """Stop sending, and give what is owed time to arrive."""

@@ -103,6 +103,10 @@ class PostgresServer:
         """End it at once; the next start recovers from the write-ahead log."""
         self._end(signal.SIGQUIT)
 
+    def kill(self) -> None:
+        """SIGKILL to its first process alone; those of the sessions notice, and end."""
+        self._end(signal.SIGKILL)
+
     def freeze(self) -> None:
         """SIGSTOP: its connections stay open, and it says nothing."""
         self._signal_all(signal.SIGSTOP)
