@@ -70,20 +70,25 @@ audit: $(VENV)/.dev-installed ## known faults of the locked dependencies; needs 
 bench: $(VENV)/.bench-installed ## Duet beside a bare relay that stores nothing; ARGS=full takes 10 minutes
 	$(BIN)/python -m bench $(ARGS)
 
+.PHONY: instructions
+instructions: $(VENV)/.dev-installed ## count what a message costs (needs valgrind); ARGS=--set makes it the bound
+	$(BIN)/python -m tests.performance.instructions $(ARGS)
+
 .PHONY: docs
 docs: $(VENV)/.dev-installed ## write docs/asyncapi.json anew from the code
 	$(BIN)/python -m ws_gateway asyncapi > docs/asyncapi.json.new
 	mv docs/asyncapi.json.new docs/asyncapi.json
 
 .PHONY: check
-check: $(VENV)/.dev-installed ## what must pass before a commit: style, types, imports, tests
+check: $(VENV)/.bench-installed ## what must pass before a commit: style, types, imports, tests
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+	$(BIN)/mypy -p bench
 	$(BIN)/lint-imports
 	@$(MAKE) --no-print-directory audit
-	$(PYTEST) --cov --cov-report=term:skip-covered --ignore=tests/faults $(ARGS)
-	$(PYTEST) tests/faults # measures time, which a tracer would distort
+	$(PYTEST) --cov --cov-report=term:skip-covered --ignore=tests/faults --ignore=tests/performance $(ARGS)
+	$(PYTEST) tests/faults tests/performance # measure what a tracer would distort
 
 .PHONY: format
 format: $(VENV)/.dev-installed ## format the code and mend what can be mended

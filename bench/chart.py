@@ -91,7 +91,7 @@ def panel(title: str, series: Sequence[Series], x: Axis, y: Axis) -> str:
         if one.label:
             parts.append(_line(left, 38, left + 26, 38, colour=one.colour, width=3))
             parts.append(_text(left + 32, 42, one.label))
-            left += 60 + 6.6 * len(one.label)
+            left += 50 + 6.2 * len(one.label)
     return "\n".join(parts)
 
 
@@ -121,9 +121,9 @@ def _ceiling(value: float) -> float:
 
 def _short(value: float) -> str:
     for factor, suffix in _SUFFIXES:
-        if value >= 10 * factor or value >= factor > 1e3:
+        if value >= factor:
             return f"{value / factor:g}{suffix}"
-    return f"{value:,.0f}" if value >= 1000 else f"{value:g}"
+    return f"{value:g}"
 
 
 def _curve(points: list[tuple[float, float]], series: Series) -> str:

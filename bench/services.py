@@ -74,11 +74,18 @@ def relay() -> Iterator[Relay]:
 
 @contextlib.contextmanager
 def services(
-    data_dir: Path, *, profile_core: int = GENERATOR_CORE, log: Path | None = None
+    data_dir: Path,
+    *,
+    profile_core: int = GENERATOR_CORE,
+    log: Path | None = None,
+    **settings: str,
 ) -> Iterator[Services]:
-    """Run both services, the gateway on the server's core, and wait until they are ready."""
+    """Run both services, the gateway on the server's core, and wait until they are ready.
+
+    `settings` are added to those of all runs.
+    """
     profile_port, gateway_port = free_port(), free_port()
-    settings = environment(data_dir, profile_port, gateway_port)
+    settings = {**environment(data_dir, profile_port, gateway_port), **settings}
     with contextlib.ExitStack() as stack:
         out = stack.enter_context((log or data_dir / "log.txt").open("wb"))
         profile = stack.enter_context(

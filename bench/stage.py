@@ -19,7 +19,7 @@ from bench.record import Record, spread
 from bench.services import Relay, Services, relay, services
 from bench.wire import IdKind
 
-__all__ = ["Options", "Stage", "say", "shares", "stage"]
+__all__ = ["Options", "Stage", "duet_pairs", "relay_pairs", "say", "shares", "stage"]
 
 PEOPLE = 100
 GENERATOR_IS_LIMIT = 0.9
@@ -84,7 +84,7 @@ class Stage:
         plan = LoadPlan(
             url=self.duet.url if is_duet else self.relay.url,
             server_pid=self.duet.gateway_pid if is_duet else self.relay.pid,
-            pairs=_duet_pairs(self.people, pairs) if is_duet else _relay_pairs(pairs),
+            pairs=duet_pairs(self.people, pairs) if is_duet else relay_pairs(pairs),
             window=window,
             rate_per_s=rate_per_s,
             warm_up_s=options.warm_up_s,
@@ -165,7 +165,8 @@ def say(line: str) -> None:
     print(f"bench: {line}", file=sys.stderr, flush=True)
 
 
-def _duet_pairs(people: list[Person], count: int) -> list[PairPlan]:
+def duet_pairs(people: list[Person], count: int) -> list[PairPlan]:
+    """The first people, two and two."""
     return [
         PairPlan(sender.access_token, recipient.access_token, recipient.user_id)
         for sender, recipient in zip(
@@ -174,7 +175,7 @@ def _duet_pairs(people: list[Person], count: int) -> list[PairPlan]:
     ]
 
 
-def _relay_pairs(count: int) -> list[PairPlan]:
+def relay_pairs(count: int) -> list[PairPlan]:
     """Pairs whose ids are as long as Duet's."""
     return [
         PairPlan(f"u_sender{n:020d}", f"u_recipient{n:017d}", f"u_recipient{n:017d}")

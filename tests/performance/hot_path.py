@@ -1,0 +1,127 @@
+"""Sends messages through the gateway's hot path and nothing else, the same way each time.
+
+A frame is decoded and taken by its session, a batch is stored in one transaction, acks and messages
+are rendered; at the end, what follows the log is settled. No socket, no thread, no clock: what this
+costs depends on the code alone, so its instructions can be counted.
+
+    python -m tests.performance.hot_path MESSAGES
+"""
+
+import asyncio
+import contextlib
+import importlib.resources
+import sqlite3
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar, cast
+
+from shared.ids import SessionId, UserId
+from shared.sqlite import Database
+from ws_gateway.adapters.sqlite_store import SqliteMessageStore
+from ws_gateway.conversations import Appended, Draft
+from ws_gateway.delivery.rendering import Rendering, ack_frame
+from ws_gateway.identity import Identity
+from ws_gateway.protocol import codec
+from ws_gateway.protocol.actions import Submit
+from ws_gateway.protocol.cursor import Cursors
+from ws_gateway.protocol.rate_limit import RateLimit, TokenBucket
+from ws_gateway.protocol.session import Session, SessionLimits
+from ws_gateway.protocol.wire import text_frame
+
+__all__ = ["BATCH"]
+
+BATCH = 50
+"""Messages stored together, each of another conversation."""
+
+_NOW = 1_800_000_000.0
+_PLENTY = RateLimit(1e9, 1_000_000)
+_TEXT = "0000 was it the red door or the blue one, remind me?"
+
+T = TypeVar("T")
+
+
+class _SameThread:
+    """The part of a `Database` that the store needs, without threads and without waiting for a
+    disk."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = sqlite3.connect(path, isolation_level=None)
+        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.execute("PRAGMA synchronous=OFF")
+        folder = importlib.resources.files("ws_gateway.adapters.migrations")
+        for script in sorted(file.name for file in folder.iterdir() if file.name.endswith(".sql")):
+            self._connection.executescript((folder / script).read_text())
+
+    async def write(self, transaction: Callable[[sqlite3.Connection], T]) -> T:
+        self._connection.execute("BEGIN IMMEDIATE")
+        result = transaction(self._connection)
+        self._connection.execute("COMMIT")
+        return result
+
+    async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        return query(self._connection)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+async def _run(messages: int, path: Path) -> int:
+    """Send so many messages. Returns the bytes that people would get."""
+    with contextlib.closing(_SameThread(path)) as database:
+        store = await SqliteMessageStore.over(cast(Database, database))
+        rendering = Rendering(Cursors(store.epoch))
+        sessions = [_open_session(number) for number in range(BATCH)]
+        written = 0
+        for first in range(0, messages, BATCH):
+            drafts = [
+                _received(session, _frame(first + number, number))
+                for number, session in enumerate(sessions)
+            ]
+            outcomes = await store.append_batch(drafts, int(_NOW * 1000))
+            for draft, outcome in zip(drafts, outcomes, strict=True):
+                assert isinstance(outcome, Appended)
+                acknowledged = text_frame(codec.encode(ack_frame(draft.client_id, outcome)))
+                delivered = rendering.event(outcome.event, draft.recipient)
+                written += len(acknowledged) + len(delivered)
+        await store.settle_all()
+        return written
+
+
+def _open_session(number: int) -> Session:
+    session = Session(SessionLimits(requests=_PLENTY, messages=_PLENTY), _NOW)
+    session.present("a token", None)
+    identity = Identity(
+        user_id=_user(number),
+        username="somebody",
+        session_id=SessionId("s_somebody"),
+        token_version=1,
+        expires_at=_NOW + 600,
+    )
+    session.verified(identity, TokenBucket(_PLENTY, _NOW), _NOW)
+    return session
+
+
+def _received(session: Session, raw: bytes) -> Draft:
+    action = session.receive(raw, _NOW)
+    assert isinstance(action, Submit)
+    assert isinstance(action.change, Draft)
+    return action.change
+
+
+def _frame(number: int, sender: int) -> bytes:
+    """A message as a client sends it, named by an id that grows as UUIDv7 does."""
+    client_id = f"01900000-{number >> 16:04x}-7{number & 0xFFF:03x}-8{number:03x}-{number:012x}"
+    to = _user(-1 - sender)
+    return f'{{"type":"send","id":"{client_id}","to":"{to}","text":"{_TEXT}"}}'.encode()
+
+
+def _user(number: int) -> UserId:
+    return UserId(f"u_{number % 100_000:026d}")
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as directory:
+        if not asyncio.run(_run(int(sys.argv[1]), Path(directory) / "messages.db")):
+            sys.exit("nothing was sent")
