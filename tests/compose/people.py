@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import websockets
 
+UNASKED = frozenset({"presence", "typing", "receipt", "expiring", "draining"})
 RETRY_S = 0.2
 RECONNECT_WITHIN_S = 60.0
 
@@ -38,12 +39,15 @@ async def sign_up(http: httpx.AsyncClient, name: str) -> Person:
 
 
 @contextlib.asynccontextmanager
-async def connected(url: str, person: Person) -> AsyncIterator[websockets.ClientConnection]:
-    """A connection of `person` that the gateway has verified."""
+async def connected(
+    url: str, person: Person, cursor: str | None = None
+) -> AsyncIterator[websockets.ClientConnection]:
+    """A connection of `person` that the gateway has verified; what came after `cursor` follows."""
     async with websockets.connect(
         url, subprotocols=[websockets.Subprotocol("duet.v1")], proxy=None
     ) as socket:
-        await socket.send(json.dumps({"type": "connect", "access_token": person.access_token}))
+        frame = {"type": "connect", "access_token": person.access_token}
+        await socket.send(json.dumps(frame | ({} if cursor is None else {"resume": cursor})))
         reply = json.loads(await socket.recv())
         assert reply["type"] == "connected", reply
         assert reply["user"]["id"] == person.id
@@ -133,8 +137,46 @@ class Sender:
             in_flight -= 1
 
     async def _take_ack(self, ws: websockets.ClientConnection) -> None:
-        ack = json.loads(await ws.recv())
+        while (ack := json.loads(await ws.recv()))["type"] in UNASKED:
+            pass
+        if ack.get("retryable"):
+            raise OSError(ack["code"])  # as a broken connection: all of it is sent again
         assert ack["type"] == "ack", ack
         self.acknowledged[ack["id"]] = ack
         async with self._progress:
             self._progress.notify_all()
+
+
+class Listener:
+    """Receives, and goes on from its cursor whenever it had to reconnect."""
+
+    def __init__(self, url: str, person: Person) -> None:
+        self._url = url
+        self._person = person
+        self._cursor: str | None = None
+        self._news = asyncio.Condition()
+        self.texts: list[str] = []
+        """In the order of arrival."""
+        self.connects = 0
+
+    async def listen(self) -> None:
+        """Receive until cancelled."""
+        while True:
+            with contextlib.suppress(OSError, websockets.WebSocketException):
+                async with connected(self._url, self._person, self._cursor) as ws:
+                    self.connects += 1
+                    async for raw in ws:
+                        await self._take(json.loads(raw))
+            await asyncio.sleep(RETRY_S)
+
+    async def received(self, count: int) -> None:
+        """Wait until so many messages have arrived."""
+        async with asyncio.timeout(RECONNECT_WITHIN_S), self._news:
+            await self._news.wait_for(lambda: len(self.texts) >= count)
+
+    async def _take(self, frame: dict[str, Any]) -> None:
+        self._cursor = frame.get("cursor", self._cursor)
+        if frame["type"] == "message":
+            async with self._news:
+                self.texts.append(frame["text"])
+                self._news.notify_all()

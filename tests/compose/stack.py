@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,40 +23,40 @@ WITHOUT_LIMITS = {
     "DUET_REQUESTS_PER_S": "100000",
     "DUET_REQUEST_BURST": "100000",
 }
+PASSWORDS = (
+    "DUET_POSTGRES_PASSWORD",
+    "DUET_PROFILE_DATABASE_PASSWORD",
+    "DUET_GATEWAY_DATABASE_PASSWORD",
+    "DUET_BUS_PASSWORD",
+    "DUET_SERVICE_SECRET",
+)
 HEALTHY_WITHIN_S = 60.0
 POLL_S = 0.1
 
 
-class Stack:
-    """Builds, starts, kills and removes the services of docker-compose.yml.
+class ComposeProject:
+    """The containers of one compose file, under a project name of their own.
 
-    A developer's own stack is not touched. Every method blocks; use a thread beside an event loop.
+    A developer's own containers are not touched. Every method blocks; use a thread beside an event
+    loop.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, file: str, environment: dict[str, str], ready_urls: Sequence[str]) -> None:
+        """The project is up when each of `ready_urls` answers that it is ready."""
         self.project = f"duet-test-{secrets.token_hex(4)}"
-        ports = dict(zip(SERVICES, _free_ports(), strict=True))
-        self.http_url = f"http://127.0.0.1:{ports['profile-service']}"
-        self.websocket_url = f"ws://127.0.0.1:{ports['ws-gateway']}/v1/ws"
-        self._ready_urls = {
-            service: f"http://127.0.0.1:{port}/readyz" for service, port in ports.items()
-        }
-        self._environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("DUET_")},
-            "DUET_PUBLISHED_PROFILE_PORT": str(ports["profile-service"]),
-            "DUET_PUBLISHED_GATEWAY_PORT": str(ports["ws-gateway"]),
-            **WITHOUT_LIMITS,
-        }
-        self._compose = _compose_command()
+        inherited = {key: value for key, value in os.environ.items() if key[:5] != "DUET_"}
+        self._environment = {**inherited, **environment}
+        self._ready_urls = ready_urls
+        self._compose = [*_compose_command(), "--project-name", self.project, "--file", file]
 
     def up(self) -> None:
-        """Build, start in the background and wait until both answer that they are ready."""
-        self._run("up", "--build", "--detach")
+        """Build, start in the background and wait until everything answers that it is ready."""
+        self.compose("up", "--build", "--detach")
         self.wait_until_ready()
 
     def start(self, service: str) -> None:
-        """Start a service that was killed, and wait until both are ready."""
-        self._run("start", service)
+        """Start a service that was killed, and wait until everything is ready."""
+        self.compose("start", service)
         self.wait_until_ready()
 
     def kill(self, service: str) -> None:
@@ -63,20 +64,20 @@ class Stack:
         _docker("kill", "--signal", "KILL", self.container(service))
 
     def stop(self, service: str) -> None:
-        """Ask a service to stop, with the grace that docker-compose.yml gives it."""
-        self._run("stop", service)
+        """Ask a service to stop, with the grace that the compose file gives it."""
+        self.compose("stop", service)
 
     def wait_until_ready(self) -> None:
-        """Ask each service through its published port until both are ready.
+        """Ask through the published ports until everything is ready.
 
         Raises:
-            TimeoutError: one was not within the time; the message has the logs.
+            TimeoutError: something was not within the time; the message has the logs.
         """
         deadline = time.monotonic() + HEALTHY_WITHIN_S
-        for service, url in self._ready_urls.items():
+        for url in self._ready_urls:
             while not _answers_ok(url):
                 if time.monotonic() > deadline:
-                    raise TimeoutError(f"{service} is not ready:\n{self.logs(service)}")
+                    raise TimeoutError(f"{url} is not ready:\n{self.compose('logs', '--tail=50')}")
                 time.sleep(POLL_S)
 
     def wait_until_healthy(self, service: str) -> None:
@@ -109,6 +110,43 @@ class Stack:
         """Run a Python program in the container, as its user, and return what it prints."""
         return _docker("exec", self.container(service), "python", "-c", program)
 
+    def logs(self, service: str) -> str:
+        """Everything that the service has written so far."""
+        return _docker("logs", self.container(service))
+
+    def down(self) -> None:
+        """Remove containers, volumes, network and images of this run."""
+        self.compose("down", "--volumes", "--rmi", "local", "--remove-orphans")
+
+    def leftovers(self) -> str:
+        """The containers and volumes of this run that are still there."""
+        label = ("--quiet", "--filter", f"label=com.docker.compose.project={self.project}")
+        return _docker("ps", "--all", *label) + _docker("volume", "ls", *label)
+
+    def compose(self, *arguments: str) -> str:
+        """Run a command of compose. Returns what it wrote."""
+        return _checked([*self._compose, *arguments], ROOT, self._environment)
+
+    def script(self, path: str) -> str:
+        """Run one of our scripts that takes the compose command. Returns what it wrote."""
+        return _checked(["sh", path, *self._compose], ROOT, self._environment)
+
+
+class Stack(ComposeProject):
+    """Both services of docker-compose.yml."""
+
+    def __init__(self) -> None:
+        profile_port, gateway_port = _free_ports()
+        self.http_url = f"http://127.0.0.1:{profile_port}"
+        self.websocket_url = f"ws://127.0.0.1:{gateway_port}/v1/ws"
+        environment = {
+            "DUET_PUBLISHED_PROFILE_PORT": str(profile_port),
+            "DUET_PUBLISHED_GATEWAY_PORT": str(gateway_port),
+            **WITHOUT_LIMITS,
+        }
+        ready_urls = (f"{self.http_url}/readyz", f"http://127.0.0.1:{gateway_port}/readyz")
+        super().__init__("docker-compose.yml", environment, ready_urls)
+
     def select(self, service: str, query: str) -> list[list[Any]]:
         """Ask the service's database file, beside the running service."""
         program = (
@@ -120,22 +158,40 @@ class Stack:
         rows: list[list[Any]] = json.loads(self.python(service, program))
         return rows
 
-    def logs(self, service: str) -> str:
-        """Everything that the service has written so far."""
-        return _docker("logs", self.container(service))
 
-    def down(self) -> None:
-        """Remove containers, volumes, network and images of this run."""
-        self._run("down", "--volumes", "--rmi", "local", "--remove-orphans")
+class ScaleStack(ComposeProject):
+    """Everything of docker-compose.scale.yml behind its one port."""
 
-    def leftovers(self) -> str:
-        """The containers and volumes of this run that are still there."""
-        label = ("--quiet", "--filter", f"label=com.docker.compose.project={self.project}")
-        return _docker("ps", "--all", *label) + _docker("volume", "ls", *label)
+    gateways = ("ws-gateway-1", "ws-gateway-2", "ws-gateway-3")
+    profile_services = ("profile-service-1", "profile-service-2")
 
-    def _run(self, *arguments: str) -> None:
-        command = [*self._compose, "--project-name", self.project, *arguments]
-        _checked(command, cwd=ROOT, environment=self._environment)
+    def __init__(self) -> None:
+        port, _ = _free_ports()
+        self.http_url = f"http://127.0.0.1:{port}"
+        self.websocket_url = f"ws://127.0.0.1:{port}/v1/ws"
+        passwords = {name: secrets.token_hex(32) for name in PASSWORDS}
+        environment = {"DUET_PUBLISHED_PORT": str(port), **passwords, **WITHOUT_LIMITS}
+        super().__init__("docker-compose.scale.yml", environment, [f"{self.http_url}/readyz"])
+
+    def up(self) -> None:
+        """Build, start in the background and wait until every service is ready."""
+        super().up()
+        for service in (*self.profile_services, *self.gateways):
+            self.wait_until_healthy(service)
+
+    def roll(self) -> None:
+        """Replace the services one after the other, as `make roll` does."""
+        self.script("deploy/roll.sh")
+
+    def users_at(self, gateway: str) -> int:
+        """How many people are connected to a gateway."""
+        program = (
+            "import urllib.request;"
+            "text = urllib.request.urlopen('http://127.0.0.1:8765/metrics').read().decode();"
+            "print(next(x.split()[1] for x in text.splitlines()"
+            " if x.startswith('duet_gateway_users ')))"
+        )
+        return int(float(self.python(gateway, program)))
 
 
 def _compose_command() -> list[str]:
