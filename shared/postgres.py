@@ -114,13 +114,14 @@ class Postgres:
             DatabaseUnavailable: away, locked, full or failing. Rolled back, or, when the connection
                 broke during the commit, unknown.
         """
-        with _faults_translated():
-            for delay_s in RETRY_DELAYS_S:
-                try:
-                    return await self._in_transaction(transaction)
-                except _FELL_TO_OTHERS:
-                    await asyncio.sleep(delay_s * (0.5 + random.random()))  # noqa: S311
-            return await self._in_transaction(transaction)
+        return await self._until_it_stands(lambda: self._in_transaction(transaction))
+
+    async def autocommit(self, statement: Callable[[Connection], Awaitable[T]]) -> T:
+        """Run one statement, which is a transaction by itself: BEGIN and COMMIT cost round trips.
+
+        Otherwise as `write`.
+        """
+        return await self._until_it_stands(lambda: self._with_connection(statement))
 
     async def read(self, query: Callable[[Connection], Awaitable[T]]) -> T:
         """Run `query` on a connection, outside a transaction: each statement is a snapshot.
@@ -129,8 +130,7 @@ class Postgres:
             DatabaseUnavailable: away or failing.
         """
         with _faults_translated():
-            async with self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection:
-                return await query(connection)
+            return await self._with_connection(query)
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -153,6 +153,19 @@ class Postgres:
                 await self._pool.close()
         except (TimeoutError, asyncpg.InterfaceError):
             self._pool.terminate()
+
+    async def _until_it_stands(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        with _faults_translated():
+            for delay_s in RETRY_DELAYS_S:
+                try:
+                    return await attempt()
+                except _FELL_TO_OTHERS:
+                    await asyncio.sleep(delay_s * (0.5 + random.random()))  # noqa: S311
+            return await attempt()
+
+    async def _with_connection(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        async with self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection:
+            return await work(connection)
 
     async def _in_transaction(self, transaction: Callable[[Connection], Awaitable[T]]) -> T:
         async with (
