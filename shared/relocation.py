@@ -139,11 +139,11 @@ async def _begin(connection: Connection, tables: Sequence[Table], identity: str)
             " (table_name text PRIMARY KEY, identity text NOT NULL, copied bigint NOT NULL)"
         )
         await connection.execute(
-            f"INSERT INTO {_UNFINISHED} SELECT unnest($1::text[]), $2, 0",  # noqa: S608
+            f"INSERT INTO {_UNFINISHED} SELECT unnest($1::text[]), $2, 0",
             [table.name for table in tables],
             identity,
         )
-    rows = await connection.fetch(f"SELECT table_name, identity, copied FROM {_UNFINISHED}")
+    rows = await connection.fetch(f"SELECT table_name, identity, copied FROM {_UNFINISHED}")  # noqa: S608
     if {row["identity"] for row in rows} != {identity}:
         raise RelocationRefused(
             "the PostgreSQL database holds the unfinished move of another database"
