@@ -16,6 +16,7 @@ __all__ = ["NATS_SERVER_MISSING", "NatsServer", "nats_server", "nats_url"]
 NATS_SERVER_MISSING = "nats-server is not installed (Debian, Ubuntu: apt install nats-server)"
 _WITHIN_S = 20.0
 _LISTENING = re.compile(r"Listening for client connections on 127\.0\.0\.1:(\d+)")
+_MONITOR = re.compile(r"Starting http monitor on 127\.0\.0\.1:(\d+)")
 
 
 class NatsServer:
@@ -24,6 +25,8 @@ class NatsServer:
     def __init__(self) -> None:
         self.port = 0
         """Known once it has started, and the same after every further start."""
+        self.monitor_port = 0
+        """Where it tells about itself over HTTP (`/varz`), since its last start."""
         self.lines: list[str] = []
         """What it has written."""
         self._process: subprocess.Popen[str] | None = None
@@ -33,6 +36,11 @@ class NatsServer:
     def is_installed() -> bool:
         """Whether there is one to start."""
         return _executable() is not None
+
+    @property
+    def pid(self) -> int:
+        """Its process; 0 when it does not run."""
+        return 0 if self._process is None else self._process.pid
 
     @property
     def url(self) -> str:
@@ -48,7 +56,7 @@ class NatsServer:
         executable = _executable()
         if executable is None:
             raise RuntimeError(NATS_SERVER_MISSING)
-        address = ["--addr", "127.0.0.1", "--port", str(self.port or -1)]
+        address = ["--addr", "127.0.0.1", "--port", str(self.port or -1), "--http_port", "-1"]
         self._process = subprocess.Popen(
             [executable, *address], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
@@ -98,6 +106,8 @@ class NatsServer:
                 self.lines.append(line.rstrip("\n"))
                 if found := _LISTENING.search(line):
                     self.port = int(found[1])
+                if found := _MONITOR.search(line):
+                    self.monitor_port = int(found[1])
                 if "Server is ready" in line:
                     settled.set()
         settled.set()

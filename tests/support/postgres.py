@@ -72,6 +72,11 @@ class PostgresServer:
         """Whether there is one to start."""
         return _binaries() is not None
 
+    @property
+    def pid(self) -> int:
+        """Its first process, the parent of the others; 0 when it does not run."""
+        return 0 if self._process is None else self._process.pid
+
     def url(self, database: str = "postgres") -> str:
         """What a client is told."""
         return f"postgresql://{USER}:{self.password}@127.0.0.1:{self._port}/{database}"
