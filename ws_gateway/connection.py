@@ -24,6 +24,7 @@ from ws_gateway.protocol.actions import (
     Close,
     Renew,
     Reply,
+    Rest,
     Submit,
     Type,
     error_frame,
@@ -158,8 +159,10 @@ class Connection:
                 self._services.messenger.submit(change, self)
             case Reply(frame):
                 self.send(frame)
-                if isinstance(frame, frames.Error) and frame.code == ErrorCode.RATE_LIMITED:
-                    self._rest()
+            case Rest(frame):
+                if frame is not None:
+                    self.send(frame)
+                self._rest()
             case Ask(enquiry):
                 if self._enquiries.put(self.identity.user_id, enquiry):
                     self._start(self._enquiries.work_off())

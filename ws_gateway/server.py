@@ -18,6 +18,7 @@ from websockets.typing import Origin, Subprotocol
 
 from ws_gateway.connection import Connection
 from ws_gateway.delivery.outbox import OutboxLimits, SharedBacklog
+from ws_gateway.intake import Intake
 from ws_gateway.metrics import CONTENT_TYPE
 from ws_gateway.protocol import frames
 from ws_gateway.protocol.errors import CloseCode
@@ -84,6 +85,7 @@ class GatewayServer:
             __slots__ = ()
 
         WebSocket.limits, WebSocket.backlog = limits.outbox, SharedBacklog()
+        WebSocket.intake = Intake(asyncio.get_running_loop())
         WebSocket.received_bytes = limits.received_bytes
         self._server = await serve(
             cast("Callable[[ServerConnection], Awaitable[None]]", self._handle),

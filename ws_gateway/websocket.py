@@ -23,6 +23,7 @@ from websockets.http11 import Request, Response
 from websockets.protocol import OPEN
 
 from ws_gateway.delivery.outbox import Outbox, OutboxLimits, SharedBacklog
+from ws_gateway.intake import Intake
 from ws_gateway.protocol.errors import CloseCode
 from ws_gateway.protocol.rate_limit import RateLimit
 
@@ -31,8 +32,10 @@ __all__ = ["GatewayWebSocket", "Pause"]
 _MAX_REASON_BYTES = 123  # a control frame's 125 less the code, RFC 6455 section 5.5
 
 
-_PIECE_BYTES = 8192
-"""What one turn of the event loop takes of a client: others wait for no more than that."""
+_AT_ONCE_BYTES = 4096
+"""What is taken of a client as it arrives; more waits for its turn."""
+_PIECE_BYTES = 1024
+"""What is then taken of it before it is the next one's turn."""
 _RECEIVE_BUFFER_BYTES = 65_536
 _SEND_BUFFER_BYTES = 65_536
 """Linux doubles both. Its own choice grows to megabytes for a client that reads nothing, and one
@@ -52,7 +55,10 @@ class Pause(enum.Enum):
     TOO_FAST = enum.auto()
     """It was told to slow down."""
     TOO_MUCH = enum.auto()
-    """It sends more bytes than the limits on requests have room for."""
+    """What it sent waits for its turn, or is more than the limits on requests have room for."""
+
+
+_ONLY_TOO_MUCH = frozenset({Pause.TOO_MUCH})
 
 
 class GatewayWebSocket(ServerConnection):
@@ -66,6 +72,8 @@ class GatewayWebSocket(ServerConnection):
         "_allowance",
         "_charged_at",
         "_closing_deadline",
+        "_intake",
+        "_is_queued",
         "_reading_paused",
         "_unread",
         "aborted_slow",
@@ -78,7 +86,8 @@ class GatewayWebSocket(ServerConnection):
 
     limits: OutboxLimits = OutboxLimits()
     backlog: SharedBacklog | None = None
-    """Shared by all connections of a server."""
+    intake: Intake | None = None
+    """Both are shared by all connections of a server."""
     received_bytes: RateLimit = RateLimit(1e9, 1_000_000_000)
     """What is taken from a client before it has to wait. Pings cost as much as requests, and only
     their bytes can be counted before the library answers them."""
@@ -100,20 +109,21 @@ class GatewayWebSocket(ServerConnection):
         self._allowance = float(self.received_bytes.burst)
         self._charged_at = self.loop.time()
         self._unread = bytearray()
+        self._intake = self.intake or Intake(self.loop)
+        self._is_queued = False
         self.aborted_slow = False
         self._closing_deadline: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes, a piece in each turn and no more than the allowance has room for."""
-        self._gain_allowance()
-        if not self._unread and len(data) <= min(self._allowance, _PIECE_BYTES):
-            self._allowance -= len(data)
+        """Take bytes: few at once, many in turn with other clients', and no more than allowed."""
+        size = len(data)
+        if size <= _AT_ONCE_BYTES and size <= self._allowance and not self._unread:
+            self._allowance -= size
             self._take(data)
             return
         self._unread += data
-        if Pause.TOO_MUCH not in self._reading_paused:
-            self.pause_reading(Pause.TOO_MUCH)
-            self._take_some()
+        self.pause_reading(Pause.TOO_MUCH)  # or the end of the stream could overtake it
+        self._queue()
 
     def _take(self, data: bytes) -> None:
         """Hand bytes to the library. When they end the connection, the client may not keep it half
@@ -122,24 +132,38 @@ class GatewayWebSocket(ServerConnection):
         if self.protocol.close_expected():
             self._limit_closing()
 
-    def _take_some(self) -> None:
-        """Take of what waits, and come back for more: a turn of the loop for each client."""
-        if self.transport.is_closing():
-            return
-        self._gain_allowance()
-        size = min(int(self._allowance), _PIECE_BYTES)
-        piece = bytes(self._unread[:size])
-        del self._unread[:size]
-        self._allowance -= size
-        if piece:
-            self._take(piece)
-        if self._unread:
-            wait_s = (min(len(self._unread), _PIECE_BYTES) - self._allowance) / (
-                self.received_bytes.per_s
-            )
-            self.loop.call_later(max(0.0, wait_s), self._take_some)
-        else:
+    def _queue(self) -> None:
+        """Wait for a turn, unless there is a reason to take nothing: `resume_reading` comes back
+        to it."""
+        if not self._is_queued and self._reading_paused == _ONLY_TOO_MUCH:
+            self._is_queued = True
+            self._intake.add(self)
+
+    def take_piece(self) -> bool:
+        """Take a piece of what waits; see `Source`."""
+        if not self.transport.is_closing() and self._reading_paused == _ONLY_TOO_MUCH:
+            self._gain_allowance()
+            piece = bytes(self._unread[: min(int(self._allowance), _PIECE_BYTES)])
+            del self._unread[: len(piece)]
+            self._allowance -= len(piece)
+            if piece:
+                self._take(piece)
+            if self._unread:
+                return self._may_go_on()
             self.resume_reading(Pause.TOO_MUCH)
+        self._is_queued = False
+        return False
+
+    def _may_go_on(self) -> bool:
+        """Tell whether the allowance has room for another piece; else come back when it has."""
+        missing = min(len(self._unread), _PIECE_BYTES) - self._allowance
+        if missing > 0:
+            self.loop.call_later(missing / self.received_bytes.per_s, self._come_back)
+        return missing <= 0
+
+    def _come_back(self) -> None:
+        self._is_queued = False
+        self._queue()
 
     def _gain_allowance(self) -> None:
         limit, now = self.received_bytes, self.loop.time()
@@ -230,7 +254,9 @@ class GatewayWebSocket(ServerConnection):
     def resume_reading(self, why: Pause) -> None:
         """Take from the client again, unless there is another reason not to."""
         self._reading_paused -= {why}
-        if not self._reading_paused and not self.transport.is_closing():
+        if self._reading_paused:
+            self._queue()
+        elif not self.transport.is_closing():
             self.transport.resume_reading()
 
     def close_codes(self) -> tuple[int | None, int | None]:

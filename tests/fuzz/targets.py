@@ -19,7 +19,7 @@ from shared.service_auth import ServiceCredentials
 from tests.support.profile_service import PASSWORD, SERVICE_SECRET, fast_settings
 from ws_gateway.identity import Identity
 from ws_gateway.protocol import codec
-from ws_gateway.protocol.actions import Authenticate, Close, Reply
+from ws_gateway.protocol.actions import Authenticate, Close, Reply, Rest
 from ws_gateway.protocol.cursor import Cursors, ForeignCursor
 from ws_gateway.protocol.rate_limit import RateLimit, TokenBucket
 from ws_gateway.protocol.session import Session, SessionLimits, State
@@ -51,7 +51,7 @@ def _session_target() -> Target:
                     with contextlib.suppress(ForeignCursor):
                         assert cursors.decode(action.resume) >= 0
                 session.verified(_IDENTITY, TokenBucket(_UNLIMITED, 0.0), float(now))
-            elif isinstance(action, Close | Reply):
+            elif isinstance(action, Close | Reply | Rest):
                 frame = action.frame
                 if frame is not None:
                     msgspec.json.decode(codec.encode(frame))

@@ -17,6 +17,7 @@ __all__ = [
     "Enquiry",
     "Renew",
     "Reply",
+    "Rest",
     "Submit",
     "Type",
     "error_frame",
@@ -82,6 +83,12 @@ class Reply(msgspec.Struct, frozen=True):
     frame: frames.ServerFrame
 
 
+class Rest(msgspec.Struct, frozen=True):
+    """Send `frame`, when there is one, and leave the client unread for a moment: it is too fast."""
+
+    frame: frames.Error | None = None
+
+
 class Close(msgspec.Struct, frozen=True):
     """Send `frame`, when there is one, then close with `code`."""
 
@@ -90,7 +97,7 @@ class Close(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
-Action: TypeAlias = Authenticate | Renew | Submit | Ask | Type | Reply | Close
+Action: TypeAlias = Authenticate | Renew | Submit | Ask | Type | Reply | Rest | Close
 
 
 def error_frame(

@@ -23,6 +23,7 @@ from ws_gateway.protocol.actions import (
     Close,
     Renew,
     Reply,
+    Rest,
     Submit,
     Type,
     error_frame,
@@ -120,13 +121,13 @@ class Session:
             return None
         return self._close(CloseCode.UNSUPPORTED_DATA, None, reason="frames are JSON text")
 
-    def receive_ping(self, now: float) -> Close | None:
+    def receive_ping(self, now: float) -> Rest | Close | None:
         """Take a ping: it costs a request, and a flood of them ends as one of requests does."""
         if self.state is State.CLOSED or not self._requests.take(now):
             return None
-        if not self._strikes.add(now):
-            return None
-        return self._close(CloseCode.POLICY_VIOLATION, ErrorCode.FLOOD)
+        if self._strikes.add(now):
+            return self._close(CloseCode.POLICY_VIOLATION, ErrorCode.FLOOD)
+        return Rest()
 
     def verified(self, identity: Identity, messages: TokenBucket, now: float) -> None:
         """The tokens are good: the connection is open until its access token runs out.
@@ -194,7 +195,7 @@ class Session:
         lead_s = min(self._limits.expiring_lead_s, (identity.expires_at - now) / 3)
         self.deadline = identity.expires_at - lead_s
 
-    def _limited(self, request: requests.Request | None, now: float) -> Reply | Close | None:
+    def _limited(self, request: requests.Request | None, now: float) -> Rest | Close | None:
         """Refuse what comes too fast; never in silence, and not for ever.
 
         Whoever then waits as they are told is let through: a refusal takes from neither bucket.
@@ -210,7 +211,7 @@ class Session:
         request_id = getattr(request, "id", None)
         if self._strikes.add(now):
             return self._close(CloseCode.POLICY_VIOLATION, ErrorCode.FLOOD, request_id=request_id)
-        return Reply(
+        return Rest(
             error_frame(
                 ErrorCode.RATE_LIMITED,
                 request_id=request_id,

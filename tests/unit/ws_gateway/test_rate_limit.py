@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from shared.ids import SessionId, UserId
 from ws_gateway.identity import Identity
 from ws_gateway.protocol import frames
-from ws_gateway.protocol.actions import Action, Close, Reply, Submit
+from ws_gateway.protocol.actions import Action, Close, Reply, Rest, Submit
 from ws_gateway.protocol.errors import CloseCode
 from ws_gateway.protocol.rate_limit import BucketsByUser, RateLimit, Strikes, TokenBucket
 from ws_gateway.protocol.session import Session, SessionLimits
@@ -128,7 +128,7 @@ class Talk:
 
 
 def refusal(action: Action | None) -> frames.Error:
-    assert isinstance(action, Reply)
+    assert isinstance(action, Rest)
     assert isinstance(action.frame, frames.Error)
     assert action.frame.code == "rate_limited"
     assert action.frame.retryable
@@ -179,7 +179,7 @@ def test_reading_is_not_writing() -> None:
         {"type": "blocks"},
         {"type": "export"},
     ):
-        assert not isinstance(talk.ask(**frame), Reply | Close), frame
+        assert not isinstance(talk.ask(**frame), Rest | Close), frame
     assert isinstance(talk.send(), Submit)
     for frame in (
         {"type": "send", "to": "u_bob", "text": "x"},
@@ -213,7 +213,7 @@ def test_third_offence_closes_the_connection() -> None:
     for _ in range(3):
         decisions += [talk.send(), talk.send()]
         talk.now += 1
-    assert [type(d) for d in decisions] == [Reply] * 4 + [Close, type(None)]
+    assert [type(d) for d in decisions] == [Rest] * 4 + [Close, type(None)]
     closed = decisions[4]
     assert isinstance(closed, Close)
     assert closed.code == CloseCode.POLICY_VIOLATION
@@ -223,9 +223,9 @@ def test_third_offence_closes_the_connection() -> None:
 
 def test_pings_cost_requests_and_a_flood_of_them_closes_without_a_word_for_each() -> None:
     talk = Talk(SessionLimits(requests=RateLimit(1, 10)))
-    assert [talk.session.receive_ping(talk.now) for _ in range(20)] == [None] * 20
+    assert [talk.session.receive_ping(talk.now) for _ in range(20)] == [None] * 10 + [Rest()] * 10
     talk.now += 1
-    assert [talk.session.receive_ping(talk.now) for _ in range(5)] == [None] * 5
+    assert [talk.session.receive_ping(talk.now) for _ in range(3)] == [None, Rest(), Rest()]
     talk.now += 1
     assert talk.session.receive_ping(talk.now) is None
     closed = talk.session.receive_ping(talk.now)

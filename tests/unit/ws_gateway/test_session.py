@@ -9,7 +9,7 @@ from shared.ids import SessionId, UserId
 from ws_gateway.conversations import Draft
 from ws_gateway.identity import Identity
 from ws_gateway.protocol import frames
-from ws_gateway.protocol.actions import Authenticate, Close, Renew, Reply, Submit
+from ws_gateway.protocol.actions import Authenticate, Close, Renew, Reply, Rest, Submit
 from ws_gateway.protocol.errors import CloseCode, ErrorCode
 from ws_gateway.protocol.rate_limit import RateLimit, TokenBucket
 from ws_gateway.protocol.session import Session, SessionLimits, State
@@ -50,7 +50,7 @@ def receive(session: Session, frame: object, now: float = NOW) -> object:
 
 
 def error_of(action: object) -> frames.Error:
-    frame = action.frame if isinstance(action, Reply | Close) else None
+    frame = action.frame if isinstance(action, Reply | Rest | Close) else None
     assert isinstance(frame, frames.Error)
     return frame
 

@@ -1,0 +1,59 @@
+"""What clients sent and was not taken yet: a little in each turn of the event loop.
+
+One read of a socket may hold hundreds of requests, and a turn of the loop reads every socket. Taken
+at once, a burst of twenty clients holds everybody else up for as long as all of it costs.
+"""
+
+import collections
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+__all__ = ["Intake", "IntakeLoop", "Source"]
+
+_TURN_S = 0.001
+"""What one turn of the event loop spends on all that waits, however many sent it."""
+
+
+class Source(Protocol):
+    """A client that has sent more than is taken at once."""
+
+    def take_piece(self) -> bool:
+        """Take a piece of it. Returns whether more of it may be taken now."""
+
+
+class IntakeLoop(Protocol):
+    """The part of the event loop that an intake needs."""
+
+    def call_soon(self, callback: Callable[[], None], /) -> object: ...
+
+
+class Intake:
+    """Takes from whoever waits in turn, a piece each, until the turn's time is used up.
+
+    Shared by all connections of a server, so that their number does not matter. For one event loop.
+    """
+
+    def __init__(self, loop: IntakeLoop, *, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._loop = loop
+        self._clock = clock
+        self._waiting: collections.deque[Source] = collections.deque()
+
+    def add(self, source: Source) -> None:
+        """Let a client wait for its turn. One that waits already is not added again."""
+        if not self._waiting:
+            self._loop.call_soon(self._turn)
+        self._waiting.append(source)
+
+    def _turn(self) -> None:
+        waiting, ends_at = self._waiting, self._clock() + _TURN_S
+        while True:
+            if waiting[0].take_piece():
+                waiting.rotate(-1)
+            else:
+                waiting.popleft()
+            if not waiting:
+                return
+            if self._clock() >= ends_at:
+                break
+        self._loop.call_soon(self._turn)
