@@ -4,15 +4,15 @@ A frame is decoded and taken by its session, a batch is stored in one transactio
 are rendered; at the end, what follows the log is settled. No socket, no thread, no clock: what this
 costs depends on the code alone, so its instructions can be counted.
 
-    python -m tests.performance.hot_path MESSAGES
+    python -m tests.performance.hot_path DATABASE [MESSAGES]
+
+Without messages, it makes the database, which the product does with threads.
 """
 
 import asyncio
 import contextlib
-import importlib.resources
 import sqlite3
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar, cast
@@ -20,6 +20,7 @@ from typing import TypeVar, cast
 from shared.ids import SessionId, UserId
 from shared.sqlite import Database
 from ws_gateway.adapters.sqlite_store import SqliteMessageStore
+from ws_gateway.adapters.sqlite_stores import open_sqlite_stores
 from ws_gateway.conversations import Appended, Draft
 from ws_gateway.delivery.rendering import Rendering, ack_frame
 from ws_gateway.identity import Identity
@@ -50,9 +51,6 @@ class _SameThread:
         self._connection = sqlite3.connect(path, isolation_level=None)
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=OFF")
-        folder = importlib.resources.files("ws_gateway.adapters.migrations")
-        for script in sorted(file.name for file in folder.iterdir() if file.name.endswith(".sql")):
-            self._connection.executescript((folder / script).read_text())
 
     async def write(self, transaction: Callable[[sqlite3.Connection], T]) -> T:
         self._connection.execute("BEGIN IMMEDIATE")
@@ -65,6 +63,11 @@ class _SameThread:
 
     def close(self) -> None:
         self._connection.close()
+
+
+async def _make(path: Path) -> None:
+    async with open_sqlite_stores(path):
+        pass
 
 
 async def _run(messages: int, path: Path) -> int:
@@ -121,7 +124,12 @@ def _user(number: int) -> UserId:
     return UserId(f"u_{number % 100_000:026d}")
 
 
+def _main(path: Path, *messages: str) -> None:
+    if not messages:
+        asyncio.run(_make(path))
+    elif not asyncio.run(_run(int(messages[0]), path)):
+        sys.exit("nothing was sent")
+
+
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as directory:
-        if not asyncio.run(_run(int(sys.argv[1]), Path(directory) / "messages.db")):
-            sys.exit("nothing was sent")
+    _main(Path(sys.argv[1]), *sys.argv[2:])

@@ -16,6 +16,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import msgspec
@@ -61,9 +62,11 @@ def count() -> int:
     Raises:
         RuntimeError: the run failed.
     """
-    _run([], 50)  # Python compiles what was changed since
-    with concurrent.futures.ThreadPoolExecutor(2) as executor:
-        short, long = executor.map(_instructions, (_SHORT, _LONG))
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        concurrent.futures.ThreadPoolExecutor(2) as executor,
+    ):
+        short, long = executor.map(lambda n: _instructions(Path(directory), n), (_SHORT, _LONG))
     return (long - short) // (_LONG - _SHORT)
 
 
@@ -72,10 +75,13 @@ def load_bounds() -> Bounds:
     return msgspec.json.decode(BOUNDS.read_bytes(), type=Bounds)
 
 
-def _instructions(messages: int) -> int:
+def _instructions(directory: Path, messages: int) -> int:
+    database = directory / f"{messages}.db"
+    _run([], str(database))
     said = _run(
         ["valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"],
-        messages,
+        str(database),
+        str(messages),
     )
     found = re.search(r"I +refs: +([\d,]+)", said)
     if found is None:
@@ -83,10 +89,10 @@ def _instructions(messages: int) -> int:
     return int(found[1].replace(",", ""))
 
 
-def _run(before: list[str], messages: int) -> str:
+def _run(before: list[str], *arguments: str) -> str:
     """Run the hot path. Nothing of the environment may change what it does."""
     finished = subprocess.run(
-        [*before, sys.executable, "-m", "tests.performance.hot_path", str(messages)],
+        [*before, sys.executable, "-m", "tests.performance.hot_path", *arguments],
         env={"PATH": os.environ["PATH"], "PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"},
         cwd=Path(__file__).parents[2],
         stdin=subprocess.DEVNULL,
