@@ -1,68 +1,48 @@
-"""`python -m bench`: Duet beside a bare relay, and every target that can be measured so far.
+"""`python -m bench`: Duet beside a bare relay, and every target that can be measured.
 
-Linux, with two cores: the server on the first, the load generator on the second.
+Linux, with two cores: the server on the first, the load generator on the second. Other commands,
+each with a `--help` of its own: `targets` (three runs, one table), `report` (that table from
+runs that are over), `growth` (cost against size), `soak` (memory over time).
 """
 
 import argparse
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-import httpx
 import msgspec
 
-from bench import message_scenarios, plot, report, service_scenarios, soak
-from bench.machine import allow_many_files, machine
+from bench import growth, plot, report, soak, targets
+from bench.machine import allow_many_files
+from bench.measure import SCENARIOS, measure
 from bench.record import Record
-from bench.stage import Options, stage
+from bench.stage import Options
 
 __all__ = ["main"]
 
-ON_STAGE = {
-    "connects": service_scenarios.connects,
-    "throughput": message_scenarios.throughput,
-    "latency": message_scenarios.latency,
-    "past": message_scenarios.past,
-    "profile": service_scenarios.profile,
+COMMANDS = {
+    "growth": growth.main,
+    "report": targets.report_main,
+    "soak": soak.main,
+    "targets": targets.main,
 }
-SCENARIOS = ("start", *ON_STAGE)
-COMMANDS = {"soak": soak.main}
 RESULTS = Path(__file__).parent / "results"
 
 _QUICK_S = 150
 """After so long, a quick run begins no other measurement: on a busy machine each takes longer."""
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
     """Measure and report. Returns 0, or 1 when something failed; missed targets are no failure."""
     allow_many_files()
-    if sys.argv[1:2] and sys.argv[1] in COMMANDS:
-        return COMMANDS[sys.argv[1]](sys.argv[2:], RESULTS)
-    arguments = _parser().parse_args()
-    directory = Path(arguments.directory)
-    record = Record(machine=machine(directory))
-    if record.machine.file_system == "tmpfs":
-        record.warnings.append("databases are on tmpfs: durable writes cost nothing here")
-    options = _options(arguments, directory)
-    started, failed = time.monotonic(), False
-    try:
-        if "start" in arguments.only:
-            service_scenarios.start(options, record)
-        wanted = [name for name in ON_STAGE if name in arguments.only]
-        if wanted:
-            with stage(options, record) as on:
-                for name in wanted:
-                    if arguments.mode == "quick" and time.monotonic() - started > _QUICK_S:
-                        record.warnings.append(f"a quick run has no time left for: {name}")
-                    else:
-                        ON_STAGE[name](on, options, record)
-    except (RuntimeError, httpx.HTTPError) as error:
-        record.warnings.append(f"stopped early: {error}")
-        failed = True
+    if arguments[:1] and arguments[0] in COMMANDS:
+        return COMMANDS[arguments[0]](arguments[1:], RESULTS)
+    asked = _parser().parse_args(arguments)
+    is_quick = asked.mode == "quick"
+    record = measure(_options(asked, is_quick), asked.only, _QUICK_S if is_quick else None)
     print(report.table(record))
-    _write(record, Path(arguments.results))
-    return 1 if failed else 0
+    _write(record, Path(asked.results))
+    return 1 if record.failure else 0
 
 
 def _write(record: Record, results: Path) -> None:
@@ -74,11 +54,12 @@ def _write(record: Record, results: Path) -> None:
         print(f"Plot: {results / 'latency.svg'}")
 
 
-def _options(arguments: argparse.Namespace, directory: Path) -> Options:
-    if arguments.mode == "quick":
+def _options(asked: argparse.Namespace, is_quick: bool) -> Options:
+    directory = Path(asked.directory)
+    if is_quick:
         return Options(
             directory=directory,
-            repetitions=arguments.repetitions or 3,
+            repetitions=asked.repetitions or 3,
             warm_up_s=0.7,
             measured_s=2.0,
             shares_of_peak=(0.25, 0.5, 0.75),
@@ -87,12 +68,12 @@ def _options(arguments: argparse.Namespace, directory: Path) -> Options:
             history_messages=50_000,
             history_pages=500,
             repeats_when_disturbed=6,
-            patience_s=20 if arguments.patience is None else arguments.patience,
-            client_ids=arguments.client_ids,
+            patience_s=20 if asked.patience is None else asked.patience,
+            client_ids=asked.client_ids,
         )
     return Options(
         directory=directory,
-        repetitions=arguments.repetitions or 5,
+        repetitions=asked.repetitions or 5,
         warm_up_s=1.0,
         measured_s=5.0,
         shares_of_peak=(0.1, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9),
@@ -100,14 +81,19 @@ def _options(arguments: argparse.Namespace, directory: Path) -> Options:
         missed_messages=10_000,
         history_messages=1_000_000,
         history_pages=3_000,
+        filled=targets.filled_in(directory),
         repeats_when_disturbed=30,
-        patience_s=300 if arguments.patience is None else arguments.patience,
-        client_ids=arguments.client_ids,
+        patience_s=300 if asked.patience is None else asked.patience,
+        client_ids=asked.client_ids,
     )
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("mode", nargs="?", choices=("quick", "full"), default="quick")
     parser.add_argument(
         "--only", nargs="+", choices=SCENARIOS, default=SCENARIOS, help="some of the measurements"
@@ -130,4 +116,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

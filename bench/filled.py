@@ -48,6 +48,11 @@ class Filled(msgspec.Struct, frozen=True, kw_only=True):
     """By number of conversations: who has them, and one of the others."""
     steps: list[FillResult]
 
+    @property
+    def longest(self) -> int:
+        """The length of the longest conversation that was made on purpose."""
+        return max(length for length in self.long if length <= self.messages // _ROOM)
+
 
 def data_directory(root: Path, messages: int) -> tuple[Path, Filled]:
     """Return a data directory with so many messages, made now when it is not there."""

@@ -46,6 +46,7 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Messages a second of all pairs together: open loop. Without it: closed loop."""
     warm_up_s: float = 1.0
     measured_s: float = 3.0
+    text_characters: int = wire.TEXT_CHARACTERS
     client_ids: wire.IdKind = "uuid7"
 
 
@@ -122,7 +123,16 @@ class Load:
             self._plan.pairs, clients[:count], clients[count:], strict=True
         ):
             ids = wire.ClientIds(self._plan.client_ids)
-            self._pairs.append(Pair(sender, recipient, plan.recipient_id, ids, self._done))
+            self._pairs.append(
+                Pair(
+                    sender,
+                    recipient,
+                    plan.recipient_id,
+                    ids,
+                    self._done,
+                    text_characters=self._plan.text_characters,
+                )
+            )
 
     def _start_sending(self) -> Callable[[], None]:
         """Begin; returns what ends it."""

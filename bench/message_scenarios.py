@@ -2,12 +2,13 @@
 
 from bench import tool
 from bench.durable_commit import CommitPlan, CommitResult
+from bench.filled import data_directory, log_in
 from bench.past import PastPlan, PastResult
-from bench.people import sign_up
+from bench.people import Person, sign_up
 from bench.record import Point, Record, Row, Throughput, exactly, spread
-from bench.stage import Options, Stage, say, shares
+from bench.stage import Options, Stage, say, shares, stage
 
-__all__ = ["latency", "past", "throughput"]
+__all__ = ["filled", "latency", "past", "past_result", "throughput"]
 
 _CLOSED_LOOPS = ((50, 20, 1.0), (50, 1, 0.6), (1, 1, None))
 """Pairs, messages in flight for each, and how many times the relay's throughput is wanted."""
@@ -70,7 +71,6 @@ def _throughput_rows(measured: Throughput, target: float | None, record: Record)
 def latency(on: Stage, options: Options, record: Record) -> None:
     """Open loop, at shares of each server's own peak."""
     pairs, window = _PEAK
-    pairs, window = _PEAK
     peaks = {server: _peak(on, server, record) for server in ("relay", "duet")}
     for share in options.shares_of_peak:
         for server, peak in peaks.items():
@@ -114,49 +114,66 @@ def _peak(on: Stage, server: str, record: Record) -> float:
 
 
 def past(on: Stage, options: Options, record: Record) -> None:
-    """Catching up, paging through a long conversation, and throughput beside it."""
-    for messages, resume, pages in (
-        (options.missed_messages, True, 0),
-        (options.history_messages, False, options.history_pages),
-    ):
-        say(f"a conversation of {messages:,} messages")
-        sender, recipient = sign_up(on.duet.profile_url, 2)
-        plan = PastPlan(
-            url=on.duet.url,
-            server_pid=on.duet.gateway_pid,
-            sender_token=sender.access_token,
-            recipient_token=recipient.access_token,
-            sender_id=sender.user_id,
-            recipient_id=recipient.user_id,
-            messages=messages,
-            resume=resume,
-            pages=pages,
-        )
-        on.wait_for_quiet()
-        record.past.append(tool.run("bench.past", plan, PastResult))
-    caught_up, paged = record.past
-    record.rows += [
-        Row(
-            what=f"resume of {options.missed_messages:,} messages",
-            value=exactly(caught_up.resume_s),
-            unit="s",
-            target=0.5,
-            at_most=True,
-            note=f"the gateway grew by {caught_up.rss_growth_bytes / 1e6:.1f} MB",
-        ),
-        Row(
-            what=f"history page, 50 of {options.history_messages:,}: p99",
-            value=exactly(paged.page_p99_us / 1000),
-            unit="ms",
-            target=2,
-            at_most=True,
-            note=f"p50 {paged.page_p50_us / 1000:.2f} ms; one at a time, {options.history_pages:,}",
-        ),
-    ]
-    _throughput_beside_the_past(on, options, record)
+    """Catching up; paging through a long conversation, and throughput beside it."""
+    caught_up = past_result(on, options.missed_messages, resume=True)
+    record.past.append(caught_up)
+    record.rows.append(_resume_row(f"resume of {options.missed_messages:,} messages", caught_up))
+    if options.filled is not None:
+        return
+    say(f"a conversation of {options.history_messages:,} messages")
+    paged = past_result(on, options.history_messages, pages=options.history_pages)
+    record.past.append(paged)
+    record.rows.append(_history_row(options.history_messages, paged))
+    _throughput_beside(
+        on, options, record, f"{options.history_messages:,} more stored / before", None
+    )
 
 
-def _throughput_beside_the_past(on: Stage, options: Options, record: Record) -> None:
+def filled(options: Options, record: Record) -> None:
+    """The same with millions of messages stored, which is why it has a stage of its own."""
+    if options.filled is None:
+        return
+    directory, made = data_directory(options.filled, options.stored_messages)
+    with stage(options, record, options.directory, filled=directory) as on:
+        stored = f"{options.stored_messages:,} stored"
+        say(f"history and resume with {stored}")
+        length = made.longest
+        people = [log_in(on.duet.profile_url, account) for account in made.long[length]]
+        paged = past_result(on, length, people, pages=options.history_pages)
+        caught_up = past_result(on, options.missed_messages, resume=True)
+        record.past += [paged, caught_up]
+        resumed = f"resume of {options.missed_messages:,} messages, {stored}"
+        record.rows += [_history_row(length, paged), _resume_row(resumed, caught_up)]
+        _throughput_beside(on, options, record, f"{stored} / empty", 0.8)
+
+
+def _resume_row(what: str, result: PastResult) -> Row:
+    """How long it took to catch up."""
+    return Row(
+        what=what,
+        value=exactly(result.resume_s),
+        unit="s",
+        target=0.5,
+        at_most=True,
+        note=f"the gateway grew by {result.rss_growth_bytes / 1e6:.1f} MB",
+    )
+
+
+def _history_row(messages: int, result: PastResult) -> Row:
+    """How long a page took; the target is meant for a million messages."""
+    return Row(
+        what=f"history page, 50 of {messages:,}: p99",
+        value=exactly(result.page_p99_us / 1000),
+        unit="ms",
+        target=2,
+        at_most=True,
+        note=f"p50 {result.page_p50_us / 1000:.2f} ms; one at a time",
+    )
+
+
+def _throughput_beside(
+    on: Stage, options: Options, record: Record, what: str, target: float | None
+) -> None:
     """Compare with the empty database by way of the relay, which does not change."""
     pairs, window = _PEAK
     empty = next((t for t in record.throughput if (t.pairs, t.window) == _PEAK), None)
@@ -170,13 +187,40 @@ def _throughput_beside_the_past(on: Stage, options: Options, record: Record) -> 
     record.throughput.append(full)
     record.rows.append(
         Row(
-            what=f"{pairs} pairs x {window} with {options.history_messages:,} more stored / before",
+            what=f"{pairs} pairs x {window} with {what}",
             value=spread(ratio / before for ratio in _ratios(full)),
             unit="x",
-            target=0.8,
-            note=shares(full.duet),
+            target=target,
+            note=f"{spread(r.messages_per_s for r in full.duet).median:,.0f} msg/s; "
+            f"{shares(full.duet)}",
         )
     )
+
+
+def past_result(
+    on: Stage,
+    messages: int,
+    people: list[Person] | None = None,
+    *,
+    resume: bool = False,
+    pages: int = 0,
+) -> PastResult:
+    """Measure in the conversation of two people who have it already, or in a new one."""
+    sender, recipient = people or sign_up(on.duet.profile_url, 2)
+    plan = PastPlan(
+        url=on.duet.url,
+        server_pid=on.duet.gateway_pid,
+        sender_token=sender.access_token,
+        recipient_token=recipient.access_token,
+        sender_id=sender.user_id,
+        recipient_id=recipient.user_id,
+        messages=messages,
+        write=people is None,
+        resume=resume,
+        pages=pages,
+    )
+    on.wait_for_quiet()
+    return tool.run("bench.past", plan, PastResult)
 
 
 def _ratios(measured: Throughput) -> list[float]:

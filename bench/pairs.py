@@ -110,11 +110,14 @@ class Pair:
         recipient_id: str,
         ids: wire.ClientIds,
         done: Callable[["Pair", int], None],
+        *,
+        text_characters: int = wire.TEXT_CHARACTERS,
     ) -> None:
         self._sender = sender
         self._recipient_id = recipient_id.encode()
         self._ids = ids
         self._done = done
+        self._text_characters = text_characters
         self._unacked: deque[bytes] = deque()
         self._newly_done = 0
         self.intended_ns: list[int] = []
@@ -140,7 +143,8 @@ class Pair:
         for number in range(first, first + len(intended_ns)):
             client_id = self._ids.next()
             self._unacked.append(client_id)
-            frames.append(wire.send_frame(client_id, self._recipient_id, number))
+            text = wire.message_text(number, self._text_characters)
+            frames.append(wire.send_frame(client_id, self._recipient_id, text))
         self.intended_ns += intended_ns
         self._sender.write(b"".join(frames))
 
@@ -155,7 +159,7 @@ class Pair:
             self._report()
 
     def _on_message(self, payload: bytes, last: bool) -> None:
-        if wire.message_text(len(self.delivered_ns)) in payload:
+        if wire.message_text(len(self.delivered_ns), self._text_characters) in payload:
             self.delivered_ns.append(time.perf_counter_ns())
             if len(self.delivered_ns) <= len(self.acked_ns):
                 self._newly_done += 1

@@ -1,4 +1,4 @@
-"""Messages of the past: fill a conversation, then catch up with it or page through it.
+"""Messages of the past: fill a conversation, unless it is long, then catch up or page through it.
 
 `resume` counts from opening the connection to the frame `resumed`, with every message checked.
 """
@@ -23,7 +23,7 @@ _PAGE_MESSAGES = 50
 
 
 class PastPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """One measurement, in a conversation of two people who have none yet."""
+    """One measurement, in a conversation of two people who have none yet, or one of `messages`."""
 
     url: str
     server_pid: int
@@ -32,7 +32,9 @@ class PastPlan(msgspec.Struct, frozen=True, kw_only=True):
     sender_id: str
     recipient_id: str
     messages: int
+    write: bool = True
     resume: bool
+    """Only what was written now can be resumed."""
     pages: int
 
 
@@ -56,9 +58,10 @@ async def _measure(plan: PastPlan) -> PastResult:
         recipient = await open_client(plan.url, plan.recipient_token)
         cursor = msgspec.json.decode(await recipient.connected, type=_Connected).cursor
         recipient.close()
-        started = time.monotonic()
-        await _write(plan)
-        written_per_s = plan.messages / (time.monotonic() - started)
+        started, written_per_s = time.monotonic(), 0.0
+        if plan.write:
+            await _write(plan)
+            written_per_s = plan.messages / (time.monotonic() - started)
         rss = rss_bytes(plan.server_pid)
         resume_s = await _resume(plan, cursor) if plan.resume else 0.0
         rss_growth = rss_bytes(plan.server_pid) - rss
@@ -81,7 +84,8 @@ async def _write(plan: PastPlan) -> None:
     def send(count: int) -> None:
         nonlocal sent
         frames = [
-            wire.send_frame(ids.next(), recipient, number) for number in range(sent, sent + count)
+            wire.send_frame(ids.next(), recipient, wire.message_text(number))
+            for number in range(sent, sent + count)
         ]
         sent += count
         client.write(b"".join(frames))

@@ -100,4 +100,6 @@ class Record(msgspec.Struct, kw_only=True):
     past: list[PastResult] = []
     starts: list[StartResult] = []
     rows: list[Row] = []
+    failure: str = ""
+    """What stopped the run early."""
     warnings: list[str] = []

@@ -2,7 +2,7 @@
 
 from bench.record import Record, Row
 
-__all__ = ["table"]
+__all__ = ["number", "table"]
 
 
 def table(record: Record) -> str:
@@ -11,7 +11,7 @@ def table(record: Record) -> str:
     cells += [
         (
             row.what,
-            f"{_number(row.value.median)} {row.unit}",
+            f"{number(row.value.median)} {row.unit}",
             _spread(row),
             _target(row),
             {True: "met", False: "MISSED", None: ""}[row.met],
@@ -25,6 +25,8 @@ def table(record: Record) -> str:
         first, *rest = (cell.ljust(width) for cell, width in zip(line, widths, strict=False))
         lines.append("  ".join([first, *rest, line[5]]).rstrip())
     lines += [f"WARNING: {warning}" for warning in record.warnings]
+    if record.failure:
+        lines.append(f"FAILED: {record.failure}")
     return "\n".join(lines)
 
 
@@ -39,14 +41,15 @@ def _heading(record: Record) -> str:
 
 def _spread(row: Row) -> str:
     low, high = row.value.low, row.value.high
-    return "" if low == high else f"{_number(low)} .. {_number(high)}"
+    return "" if low == high else f"{number(low)} .. {number(high)}"
 
 
 def _target(row: Row) -> str:
     if row.target is None:
         return ""
-    return f"{'<=' if row.at_most else '>='} {_number(row.target)} {row.unit}"
+    return f"{'<=' if row.at_most else '>='} {number(row.target)} {row.unit}"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Three significant digits, or whole thousands with commas."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -26,20 +26,22 @@ def connects(on: Stage, options: Options, record: Record) -> None:
         ("Duet", on.duet.url, on.duet.gateway_pid),
     ):
         say(f"{count:,} connections to {server}")
+        is_duet = server == "Duet"
         plan = ConnectsPlan(
             url=url,
             server_pid=pid,
             companions=[on.duet.profile_pid],
             tokens=tokens,
             connections=count,
+            storm_connections=count // 2 if is_duet else 0,
         )
         on.wait_for_quiet()
         result = tool.run("bench.connects", plan, ConnectsResult)
         record.connects[server] = result
-        is_duet = server == "Duet"
+        timed = min(plan.timed_connections, count)
         record.rows += [
             Row(
-                what=f"connects, {count:,}: {server}",
+                what=f"connects, {timed:,}: {server}",
                 value=exactly(result.connects_per_s),
                 unit="/s",
                 target=2000 if is_duet else None,
@@ -52,9 +54,25 @@ def connects(on: Stage, options: Options, record: Record) -> None:
                 unit="kB",
                 target=20 if is_duet else None,
                 at_most=True,
-                note=f"process {result.server_rss_bytes / 1e6:.0f} MB",
+            ),
+            Row(
+                what=f"the process with {count:,} connections: {server}",
+                value=exactly(result.server_rss_bytes / 1e6),
+                unit="MB",
+                target=250 if is_duet and count == 10_000 else None,
+                at_most=True,
             ),
         ]
+        if plan.storm_connections:
+            record.rows.append(
+                Row(
+                    what=f"{plan.storm_connections:,} reconnect in {plan.storm_s:g} s: all back",
+                    value=exactly(result.storm_s),
+                    unit="s",
+                    target=15,
+                    at_most=True,
+                )
+            )
 
 
 def profile(on: Stage, options: Options, record: Record) -> None:

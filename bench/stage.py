@@ -17,9 +17,9 @@ from bench.load import LoadPlan, LoadResult, PairPlan
 from bench.people import Person, sign_up
 from bench.record import Record, spread
 from bench.services import Relay, Services, relay, services
-from bench.wire import IdKind
+from bench.wire import TEXT_CHARACTERS, IdKind
 
-__all__ = ["Options", "Stage", "duet_pairs", "relay_pairs", "say", "shares", "stage"]
+__all__ = ["Options", "Pace", "Stage", "duet_pairs", "relay_pairs", "say", "shares", "stage"]
 
 PEOPLE = 100
 GENERATOR_IS_LIMIT = 0.9
@@ -31,25 +31,34 @@ _LOOK_S = 0.25
 _LATE_US = 1000
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """How long and how often."""
+class Pace(msgspec.Struct, frozen=True, kw_only=True):
+    """How long a load lasts, and what to do when others disturb it."""
 
-    directory: Path
-    """Databases are made in a new directory in here; it must be on a disk."""
     repetitions: int
     warm_up_s: float
     measured_s: float
+    client_ids: IdKind = "uuid7"
+    repeats_when_disturbed: int
+    """Measurements that may be done again in the whole run."""
+    patience_s: float
+    """How long to wait, in the whole run, for others to leave the machine alone."""
+
+
+class Options(Pace, frozen=True, kw_only=True):
+    """What to measure."""
+
+    directory: Path
+    """Databases are made in a new directory in here; it must be on a disk."""
     shares_of_peak: tuple[float, ...]
     connections: int
     """Opened and held idle."""
     missed_messages: int
     history_messages: int
     history_pages: int
-    client_ids: IdKind
-    repeats_when_disturbed: int
-    """Measurements that may be done again in the whole run."""
-    patience_s: float
-    """How long to wait, in the whole run, for others to leave the machine alone."""
+    filled: Path | None = None
+    """Where databases are kept that hold many messages. Without it, what needs them is left out,
+    and history is measured in a conversation that is written first."""
+    stored_messages: int = 10_000_000
 
 
 class Stage:
@@ -60,36 +69,46 @@ class Stage:
         baseline: Relay,
         duet: Services,
         people: list[Person],
-        options: Options,
+        pace: Pace,
         record: Record,
     ) -> None:
         self.relay = baseline
         self.duet = duet
         self.people = people
-        self._options = options
+        self._pace = pace
         self._record = record
-        self._repeats_left = options.repeats_when_disturbed
-        self._patience_s = options.patience_s
+        self._repeats_left = pace.repeats_when_disturbed
+        self._patience_s = pace.patience_s
         self._kept: list[LoadResult] = []
 
     def load(
-        self, server: str, *, pairs: int, window: int, rate_per_s: float | None = None
+        self,
+        server: str,
+        *,
+        pairs: int,
+        window: int,
+        rate_per_s: float | None = None,
+        text_characters: int = TEXT_CHARACTERS,
+        people: list[Person] | None = None,
     ) -> LoadResult:
         """Measure "relay" or "duet"; again when others disturbed it, keeping the quietest try.
+
+        `people` are others than those of the stage.
 
         Raises:
             RuntimeError: the server failed, or a message was lost.
         """
-        is_duet, options = server == "duet", self._options
+        is_duet, pace = server == "duet", self._pace
         plan = LoadPlan(
             url=self.duet.url if is_duet else self.relay.url,
             server_pid=self.duet.gateway_pid if is_duet else self.relay.pid,
-            pairs=duet_pairs(self.people, pairs) if is_duet else relay_pairs(pairs),
+            pairs=duet_pairs(people or self.people, pairs) if is_duet else relay_pairs(pairs),
             window=window,
             rate_per_s=rate_per_s,
-            warm_up_s=options.warm_up_s,
-            measured_s=options.measured_s,
-            client_ids=options.client_ids,
+            text_characters=text_characters,
+            warm_up_s=pace.warm_up_s,
+            measured_s=pace.measured_s,
+            client_ids=pace.client_ids,
         )
         tries: list[LoadResult] = []
         for _ in range(_TRIES):
@@ -138,15 +157,21 @@ class Stage:
 
 
 @contextlib.contextmanager
-def stage(options: Options, record: Record) -> Iterator[Stage]:
-    """Start relay and services, and sign people up."""
-    with (
-        tempfile.TemporaryDirectory(dir=options.directory, prefix="duet-bench-") as directory,
-        relay() as baseline,
-        services(Path(directory)) as duet,
-    ):
+def stage(
+    pace: Pace, record: Record, directory: Path, *, filled: Path | None = None
+) -> Iterator[Stage]:
+    """Start relay and services, and sign people up.
+
+    State is in a new directory in `directory`, or in `filled`, which keeps what is added to it.
+    """
+    with contextlib.ExitStack() as stack:
+        data_dir = filled or Path(
+            stack.enter_context(tempfile.TemporaryDirectory(dir=directory, prefix="duet-bench-"))
+        )
+        baseline = stack.enter_context(relay())
+        duet = stack.enter_context(services(data_dir))
         say(f"signing {PEOPLE} people up")
-        on = Stage(baseline, duet, sign_up(duet.profile_url, PEOPLE), options, record)
+        on = Stage(baseline, duet, sign_up(duet.profile_url, PEOPLE), pace, record)
         try:
             yield on
         finally:

@@ -82,7 +82,9 @@ async def _first_ack(profile_url: str, gateway_port: int) -> None:
     client = await open_client(f"ws://127.0.0.1:{gateway_port}/v1/ws", sender.access_token)
     answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
     client.on_text = lambda payload, _: answer.set_result(payload)
-    client.write(wire.send_frame(wire.ClientIds("uuid7").next(), recipient.user_id.encode(), 0))
+    client.write(
+        wire.send_frame(wire.ClientIds("uuid7").next(), recipient.user_id.encode(), b"first")
+    )
     if not (payload := await answer).startswith(b'{"type":"ack"'):
         raise Unexpected(payload.decode())
     client.close()

@@ -24,7 +24,7 @@ TEXT_CHARACTERS = 53
 
 IdKind = Literal["uuid7", "uuid4"]
 
-_FILLER = b" was it the red door or the blue one, remind me?"
+_FILLER = b" was it the red door or the blue one, remind me?" * 84
 
 
 def masked_text(payload: bytes) -> bytes:
@@ -41,16 +41,18 @@ def connect_frame(access_token: str, resume: str | None = None) -> bytes:
     return masked_text(f'{{"type":"connect","access_token":"{access_token}"{cursor}}}'.encode())
 
 
-def message_text(number: int) -> bytes:
-    """The text of a pair's message with this number: tells it from all others of the pair."""
-    return (b"%08d" % number + _FILLER)[:TEXT_CHARACTERS]
+def message_text(number: int, characters: int = TEXT_CHARACTERS) -> bytes:
+    """The text of a pair's message with this number: tells it from all others of the pair.
+
+    It has 8 characters at least, and 4,000 at most.
+    """
+    return b"%08d" % number + _FILLER[: characters - 8]
 
 
-def send_frame(client_id: bytes, recipient: bytes, number: int) -> bytes:
+def send_frame(client_id: bytes, recipient: bytes, text: bytes) -> bytes:
     """A message on its way to `recipient`, as wire bytes."""
     return masked_text(
-        b'{"type":"send","id":"%b","to":"%b","text":"%b"}'
-        % (client_id, recipient, message_text(number))
+        b'{"type":"send","id":"%b","to":"%b","text":"%b"}' % (client_id, recipient, text)
     )
 
 
