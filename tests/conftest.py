@@ -8,10 +8,11 @@ import pytest
 import structlog
 import uvloop
 
+from tests.support.engines import engines
 from tests.support.nats_server import nats_url
 from tests.support.postgres import _shared_server, postgres_databases, postgres_server
 
-__all__ = ["_shared_server", "nats_url", "postgres_databases", "postgres_server"]
+__all__ = ["_shared_server", "engines", "nats_url", "postgres_databases", "postgres_server"]
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 

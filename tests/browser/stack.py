@@ -6,9 +6,12 @@ import signal
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from playwright.async_api import Browser, async_playwright
 
+from tests.faults.proxy import Proxy
+from tests.support.engines import ON_SCALE
 from tests.support.processes import ServiceProcess, gateway_process, profile_process
 
 __all__ = ["Stack", "chromium", "chromium_path", "running_stack"]
@@ -26,20 +29,25 @@ _FLAGS = [
 
 
 class Stack:
-    """The two services; the gateway may be killed and comes back on the same port."""
+    """The two services; the gateway may be killed and comes back on the same port.
+
+    With `DUET_TEST_SCALE=1`, two gateways stand behind that port, and each new connection goes to
+    the next one.
+    """
 
     def __init__(self, folder: Path, settings: dict[str, str]) -> None:
         self.profile_port, self.gateway_port = _free_ports()
         self.url = f"http://127.0.0.1:{self.profile_port}"
         self.gateway_url = f"ws://127.0.0.1:{self.gateway_port}/v1/ws"
         self.data_dir = folder
-        self.gateway: ServiceProcess | None = None
+        self._gateways: list[ServiceProcess] = []
         self._settings = {
             "DUET_SIGN_UPS_PER_ADDRESS": "100000",
             "DUET_GATEWAY_PORT": str(self.gateway_port),
             **settings,
         }
         self._open = contextlib.AsyncExitStack()
+        self._front: contextlib.AsyncExitStack | None = None
 
     async def start(self) -> None:
         """Start both services and wait until they listen."""
@@ -53,21 +61,43 @@ class Stack:
 
     async def start_gateway(self) -> None:
         """Start the gateway, for the first time or again."""
-        self.gateway = await self._open.enter_async_context(
-            gateway_process(
-                self.data_dir, self.url, **{**self._settings, "DUET_ALLOWED_ORIGINS": self.url}
-            )
-        )
-        await self.gateway.url()
+        if not ON_SCALE:
+            await self._add_gateway(self.gateway_port)
+            return
+        urls = [await self._add_gateway(0) for _ in range(2)]
+        ports = [urlsplit(url).port or 0 for url in urls]
+        self._front = contextlib.AsyncExitStack()
+        await self._front.enter_async_context(Proxy.to(*ports, port=self.gateway_port))
 
     async def stop_gateway(self, number: signal.Signals = signal.SIGKILL) -> None:
         """End the gateway and wait until it is gone."""
-        assert self.gateway is not None
-        self.gateway.signal(number)
-        await self.gateway.exit_status()
+        gateways, self._gateways = self._gateways, []
+        for gateway in gateways:
+            gateway.signal(number)
+        for gateway in gateways:
+            await gateway.exit_status()
+        await self._close_front()
+
+    async def _add_gateway(self, port: int) -> str:
+        settings = {
+            **self._settings,
+            "DUET_ALLOWED_ORIGINS": self.url,
+            "DUET_GATEWAY_PORT": str(port),
+        }
+        gateway = await self._open.enter_async_context(
+            gateway_process(self.data_dir, self.url, **settings)
+        )
+        self._gateways.append(gateway)
+        return await gateway.url()
+
+    async def _close_front(self) -> None:
+        if self._front is not None:
+            await self._front.aclose()
+            self._front = None
 
     async def close(self) -> None:
         """End both."""
+        await self._close_front()
         await self._open.aclose()
 
 

@@ -33,10 +33,10 @@ class Proxy:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def to(cls, *target_ports: int) -> AsyncIterator["Proxy"]:
-        """Listen while the context lasts."""
+    async def to(cls, *target_ports: int, port: int = 0) -> AsyncIterator["Proxy"]:
+        """Listen while the context lasts, on any free port unless one is named."""
         proxy = cls(*target_ports)
-        server = await asyncio.start_server(proxy._accept, "127.0.0.1", 0, backlog=1024)
+        server = await asyncio.start_server(proxy._accept, "127.0.0.1", port, backlog=1024)
         proxy.port = server.sockets[0].getsockname()[1]
         try:
             yield proxy

@@ -12,6 +12,7 @@ import httpx
 
 from shared.ids import UserId
 from tests.support.client import Client
+from tests.support.engines import ON_SCALE, stored_in_postgres
 from tests.support.fake_profile import FakeProfile, FakeSession
 from tests.support.talk import say
 from ws_gateway.app import Gateway, serving
@@ -119,6 +120,8 @@ def database_locked(path: Path) -> Iterator[None]:
 
 def stored_messages(path: Path) -> list[Row]:
     """What is on disk, in commit order: (conversation, seq, client id, text)."""
+    if ON_SCALE:
+        return stored_in_postgres(path.parent)
     with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
         return list(
             connection.execute(

@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from tests.support.engines import settings_of
+
 __all__ = ["ServiceProcess", "gateway_process", "profile_process"]
 
 _WITHIN_S = 30.0
@@ -99,6 +101,7 @@ async def _running(
         **inherited,
         "DUET_DATA_DIR": str(data_dir),
         "DUET_LOG_FORMAT": "json",
+        **settings_of(data_dir),
         **settings,
     }
     process = await asyncio.create_subprocess_exec(
