@@ -2,14 +2,14 @@
 
 import sqlite3
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
 from shared.ids import ConversationId, UserId, conversation_id
 from ws_gateway.adapters.sqlite_backlog import Backlog, Sent, place
 from ws_gateway.adapters.sqlite_revise import Revise
-from ws_gateway.adapters.sqlite_rows import COLUMNS, JOINS, is_blocked, message_of
+from ws_gateway.adapters.sqlite_rows import COLUMNS, JOINS, insert_rows, is_blocked, message_of
 from ws_gateway.conversations import (
     Appended,
     Blocked,
@@ -42,6 +42,7 @@ class Route(msgspec.Struct, frozen=True):
     high: int
     sender_is_low: bool
     blocked: bool
+    people: Pair
 
     @property
     def sender(self) -> int:
@@ -65,6 +66,15 @@ class LogCache:
         self.routes.clear()
         self.last.clear()
 
+    def undo(self, append: "Append") -> None:
+        """Forget what a transaction that was rolled back has put here."""
+        for message in append.sent:
+            self.last.pop(message.conversation, None)
+        for pair in append.new_routes:
+            route = self.routes.pop(pair, None)
+            if route is not None:
+                self.last.pop(route.conversation, None)
+
     def bound(self) -> None:
         """Start afresh when too much is remembered."""
         if len(self.routes) > _MAX_CACHED or len(self.last) > _MAX_CACHED:
@@ -74,7 +84,9 @@ class LogCache:
 class Append:
     """One transaction's work; events get the positions after `position`.
 
-    `sent` is what the backlog must take once this is committed.
+    `sent` is what the backlog must take once this is committed. Hardly any draft repeats an earlier
+    one, so they are looked for only when `careful`: else a repetition raises
+    sqlite3.IntegrityError, and the work is to be undone and done again with care.
     """
 
     def __init__(
@@ -84,26 +96,31 @@ class Append:
         backlog: Backlog,
         position: int,
         at_ms: int,
+        *,
+        careful: bool,
     ) -> None:
         self.sent: list[Sent] = []
+        self.new_routes: list[Pair] = []
         self._connection = connection
         self._cache = cache
         self._backlog = backlog
         self._at_ms = at_ms
         self.position = position
-        self._messages: list[tuple[Any, ...]] = []
+        self._careful = careful
+        self._rows: list[int | str] = []
         self._stored: dict[tuple[UserId, str], Message] = {}
 
     def make(self, changes: Sequence[Change]) -> list[Outcome]:
         """Make the changes in their order; return an outcome for each."""
-        self._stored = self._stored_before(changes)
+        if self._careful:
+            self._stored = self._stored_before(changes)
         outcomes: list[Outcome] = []
         for change in changes:
             if isinstance(change, Draft):
                 outcomes.append(self._send(change))
             else:
                 outcomes.append(self._revise(change))
-                if isinstance(change, Erasure):
+                if isinstance(change, Erasure) and self._stored:
                     self._stored = self._stored_before(changes)
         self._flush()
         return outcomes
@@ -122,20 +139,19 @@ class Append:
         return outcome
 
     def _send(self, draft: Draft) -> Outcome:
-        name = (draft.sender, draft.client_id)
-        earlier = self._stored.get(name)
+        earlier = self._stored.get((draft.sender, draft.client_id))
         if earlier is not None:
-            if not draft.repeats(earlier):
-                return Conflict()
-            return Appended(Event(EventKind.SENT, earlier.position, earlier), duplicate=True)
+            return _again(draft, earlier)
         route = self._route(draft)
         if route.blocked:
-            return Blocked()
-        last_seq, low_count = self.last_of(route.conversation)
+            return self._blocked(draft)
+        last_seq, low_count = self._cache.last.get(route.conversation) or self.last_of(
+            route.conversation
+        )
         seq, low_count = last_seq + 1, low_count + route.sender_is_low
         self._cache.last[route.conversation] = (seq, low_count)
         self.position += 1
-        message = self._stored[name] = Message(
+        message = self._stored[draft.sender, draft.client_id] = Message(
             conversation=route.conversation_id,
             seq=seq,
             position=self.position,
@@ -145,24 +161,22 @@ class Append:
             text=draft.text,
             sent_at_ms=self._at_ms,
         )
-        self._messages.append(
-            (
-                self.position,
-                route.conversation,
-                seq,
-                route.sender,
-                low_count,
-                draft.client_id,
-                self._at_ms,
-                draft.text,
-            )
+        self._rows += (
+            self.position,
+            route.conversation,
+            seq,
+            route.sender,
+            low_count,
+            draft.client_id,
+            self._at_ms,
+            draft.text,
         )
         self.sent.append(
             Sent(
                 route.conversation,
                 route.low,
                 route.high,
-                (draft.sender, draft.recipient),
+                route.people,
                 seq,
                 self.position,
                 low_count,
@@ -170,13 +184,21 @@ class Append:
         )
         return Appended(Event(EventKind.SENT, self.position, message), duplicate=False)
 
+    def _blocked(self, draft: Draft) -> Outcome:
+        """Refuse a draft, but for one that repeats what was stored before the block."""
+        for earlier in self._stored_before([draft]).values():
+            return _again(draft, earlier)
+        return Blocked()
+
     def _flush(self) -> None:
-        """Write what was gathered: one statement, many rows."""
-        if self._messages:
-            self._connection.executemany(
-                "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, 0, NULL, 0, ?)", self._messages
-            )
-            self._messages.clear()
+        """Write what was gathered."""
+        insert_rows(
+            self._connection,
+            "INSERT INTO messages",
+            "(?, ?, ?, ?, ?, ?, ?, 0, NULL, 0, ?)",
+            self._rows,
+        )
+        self._rows.clear()
 
     def _stored_before(self, changes: Sequence[Change]) -> dict[tuple[UserId, str], Message]:
         """Find the messages that drafts repeat, in one statement for the whole batch."""
@@ -218,6 +240,7 @@ class Append:
         route = self._cache.routes.get(pair)
         if route is None:
             route = self._cache.routes[pair] = self._make_route(*pair)
+            self.new_routes.append(pair)
         return route
 
     def _make_route(self, sender: UserId, recipient: UserId) -> Route:
@@ -226,7 +249,9 @@ class Append:
         public_id = conversation_id(sender, recipient)
         key, peer = (low, high) if sender == low_id else (high, low)
         if is_blocked(self._connection, peer, key):  # and begins no conversation
-            return Route(0, public_id, low, high, sender == low_id, blocked=True)
+            return Route(
+                0, public_id, low, high, sender == low_id, blocked=True, people=(sender, recipient)
+            )
         execute = self._connection.execute
         found = execute("SELECT key FROM conversations WHERE id = ?", (public_id,)).fetchone()
         if found is None:
@@ -238,7 +263,15 @@ class Append:
                 "INSERT INTO members (user, conversation, peer) VALUES (?, ?, ?)",
                 [(low, found[0], high), (high, found[0], low)],
             )
-        return Route(found[0], public_id, low, high, sender == low_id, blocked=False)
+        return Route(
+            found[0],
+            public_id,
+            low,
+            high,
+            sender == low_id,
+            blocked=False,
+            people=(sender, recipient),
+        )
 
     def _user(self, user_id: UserId) -> int:
         self._connection.execute("INSERT OR IGNORE INTO users (id) VALUES (?)", (user_id,))
@@ -246,6 +279,12 @@ class Append:
             "SELECT key FROM users WHERE id = ?", (user_id,)
         ).fetchone()
         return int(key)
+
+
+def _again(draft: Draft, earlier: Message) -> Outcome:
+    if not draft.repeats(earlier):
+        return Conflict()
+    return Appended(Event(EventKind.SENT, earlier.position, earlier), duplicate=True)
 
 
 _STORED_BEFORE = f"""

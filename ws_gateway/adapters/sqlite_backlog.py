@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from shared.ids import UserId
+from ws_gateway.adapters.sqlite_rows import insert_rows
 
 __all__ = ["Backlog", "Sent", "Slice", "place", "settle_slice", "unsettled"]
 
@@ -130,9 +131,11 @@ def unsettled(connection: sqlite3.Connection) -> list[Sent]:
 
 def place(connection: sqlite3.Connection, messages: Sequence[Sent]) -> None:
     """Note where messages are in their conversation. Safe to repeat."""
-    connection.executemany(
-        "INSERT OR IGNORE INTO places VALUES (?, ?, ?)",
-        [(message.conversation, message.seq, message.position) for message in messages],
+    insert_rows(
+        connection,
+        "INSERT OR IGNORE INTO places",
+        "(?, ?, ?)",
+        [n for m in messages for n in (m.conversation, m.seq, m.position)],
     )
 
 
@@ -141,9 +144,11 @@ def settle_slice(connection: sqlite3.Connection, slices: Sequence[Slice]) -> Non
     for one in slices:
         place(connection, one.messages)
         last = one.messages[-1]
-        connection.executemany(
-            "INSERT OR IGNORE INTO inbox VALUES (?, ?)",
-            [(user, m.position) for user in (last.low, last.high) for m in one.messages],
+        insert_rows(
+            connection,
+            "INSERT OR IGNORE INTO inbox",
+            "(?, ?)",
+            [n for user in (last.low, last.high) for m in one.messages for n in (user, m.position)],
         )
         connection.execute(
             "UPDATE members SET last_position = ?, last_seq = ?"

@@ -1,7 +1,8 @@
 """How messages come out of SQLite: the columns, the joins, and the row that becomes a `Message`."""
 
+import functools
 import sqlite3
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar
 
 from shared.ids import UserId
@@ -9,7 +10,16 @@ from shared.sqlite import DatabaseUnavailable
 from ws_gateway.conversations import Message
 from ws_gateway.ports import StoreUnavailable
 
-__all__ = ["COLUMNS", "JOINS", "N_COLUMNS", "available", "is_blocked", "message_of", "user_key"]
+__all__ = [
+    "COLUMNS",
+    "JOINS",
+    "N_COLUMNS",
+    "available",
+    "insert_rows",
+    "is_blocked",
+    "message_of",
+    "user_key",
+]
 
 T = TypeVar("T")
 
@@ -32,6 +42,30 @@ def message_of(row: tuple[Any, ...]) -> Message:
     fields = list(row[:N_COLUMNS])
     fields[-1] = bool(fields[-1])  # SQLite has no booleans
     return Message(*fields)
+
+
+def insert_rows(
+    connection: sqlite3.Connection, into: str, row: str, values: Sequence[int | str]
+) -> None:
+    """Insert rows, given as their values one after the other, many with each statement.
+
+    A statement costs more than its row: binding, resetting, and letting other threads in.
+    """
+    width, start = row.count("?"), 0
+    for rows in _ROWS_AT_ONCE:
+        while len(values) - start >= rows * width:
+            end = start + rows * width
+            connection.execute(_insert(into, row, rows), values[start:end])
+            start = end
+
+
+@functools.cache
+def _insert(into: str, row: str, rows: int) -> str:
+    return f"{into} VALUES {', '.join([row] * rows)}"
+
+
+_ROWS_AT_ONCE = (64, 16, 4, 1)
+"""Few sizes, so that the statements stay prepared."""
 
 
 def user_key(connection: sqlite3.Connection, user_id: UserId) -> int | None:

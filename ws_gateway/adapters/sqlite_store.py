@@ -18,7 +18,14 @@ from ws_gateway.adapters.sqlite_backlog import (
 )
 from ws_gateway.adapters.sqlite_indexes import last_position
 from ws_gateway.adapters.sqlite_revise import erased_event
-from ws_gateway.adapters.sqlite_rows import COLUMNS, N_COLUMNS, available, message_of, user_key
+from ws_gateway.adapters.sqlite_rows import (
+    COLUMNS,
+    N_COLUMNS,
+    available,
+    insert_rows,
+    message_of,
+    user_key,
+)
 from ws_gateway.conversations import Change, Event, EventKind, Outcome
 from ws_gateway.ports import EventPage, StoreUnavailable
 
@@ -81,21 +88,33 @@ class SqliteMessageStore:
         """Make changes in one transaction; see `MessageStore`."""
         while len(self._backlog) > _MAX_UNSETTLED:
             await self._settle_oldest()
-        position = self._position
-
-        def append(connection: sqlite3.Connection) -> tuple[list[Outcome], Append]:
-            self._cache.bound()
-            work = Append(connection, self._cache, self._backlog, position, at_ms)
-            return work.make(changes), work
-
         try:
-            outcomes, work = await available(self._database.write(append))
+            try:
+                outcomes, work = await self._append(changes, at_ms, careful=False)
+            except sqlite3.IntegrityError:  # something was sent before
+                outcomes, work = await self._append(changes, at_ms, careful=True)
         except BaseException:
             self._cache.forget()  # it may name rows that were rolled back
             raise
         self._position = work.position
         self._backlog.add(work.sent)
         return outcomes
+
+    async def _append(
+        self, changes: Sequence[Change], at_ms: int, *, careful: bool
+    ) -> tuple[list[Outcome], Append]:
+        def append(connection: sqlite3.Connection) -> tuple[list[Outcome], Append]:
+            self._cache.bound()
+            work = Append(
+                connection, self._cache, self._backlog, self._position, at_ms, careful=careful
+            )
+            try:
+                return work.make(changes), work
+            except sqlite3.IntegrityError:
+                self._cache.undo(work)
+                raise
+
+        return await available(self._database.write(append))
 
     async def events_after(self, user_id: UserId, position: int, limit: int) -> EventPage:
         """Return what concerns a user after `position`; see `MessageStore`."""
@@ -241,7 +260,12 @@ def _epoch(connection: sqlite3.Connection) -> str:
 def _insert_deliveries(
     connection: sqlite3.Connection, deliveries: Sequence[tuple[int, int, int]]
 ) -> None:
-    connection.executemany("INSERT OR IGNORE INTO deliveries VALUES (?, ?, ?)", deliveries)
+    insert_rows(
+        connection,
+        "INSERT OR IGNORE INTO deliveries",
+        "(?, ?, ?)",
+        [number for delivery in deliveries for number in delivery],
+    )
 
 
 def _event(row: tuple[Any, ...]) -> Event:

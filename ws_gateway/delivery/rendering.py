@@ -103,6 +103,18 @@ def message_item(message: Message) -> answers.MessageItem:
 
 
 def _message(message: Message, cursor: str, *, with_id: bool) -> frames.MessageFrame:
+    client_id = message.client_id if with_id else None
+    if not message.revision:
+        return frames.MessageFrame(
+            message.conversation,
+            message.seq,
+            message.sender,
+            message.recipient,
+            message.text,
+            timestamp(message.sent_at_ms),
+            cursor,
+            client_id,
+        )
     return frames.MessageFrame(
         conversation=message.conversation,
         seq=message.seq,
@@ -111,7 +123,7 @@ def _message(message: Message, cursor: str, *, with_id: bool) -> frames.MessageF
         text=message.text,
         sent_at=timestamp(message.sent_at_ms),
         cursor=cursor,
-        id=message.client_id if with_id else None,
+        id=client_id,
         revision=message.revision,
         edited_at=_edited_at(message),
         deleted=message.deleted,

@@ -34,12 +34,13 @@ class TokenBucket:
 
     def wait_s(self, now: float) -> float:
         """Return how many seconds it takes until there is a token; 0 when there is one."""
-        gained = max(0.0, now - self._updated_at) * self._limit.per_s
-        self._tokens = min(float(self._limit.burst), self._tokens + gained)
-        self._updated_at = now
+        limit, elapsed_s, self._updated_at = self._limit, now - self._updated_at, now
+        if elapsed_s > 0:
+            tokens = self._tokens + elapsed_s * limit.per_s
+            self._tokens = tokens if tokens < limit.burst else float(limit.burst)
         missing = 1.0 - self._tokens
         # Floats gain a hair less than they should: who waited as told has waited enough.
-        return 0.0 if missing <= _ROUNDING else missing / self._limit.per_s
+        return 0.0 if missing <= _ROUNDING else missing / limit.per_s
 
     def put_back(self) -> None:
         """Return a token that was taken for nothing."""

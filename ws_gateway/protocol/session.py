@@ -44,6 +44,10 @@ class State(enum.Enum):
     CLOSED = enum.auto()
 
 
+_OPEN, _CLOSED = State.OPEN, State.CLOSED  # an attribute of an enumeration is slow to look up
+_WRITES = (requests.Send, requests.Edit, requests.Delete)
+
+
 class SessionLimits(msgspec.Struct, frozen=True):
     """How long a connection may take and last, in seconds, and how fast it may ask."""
 
@@ -92,7 +96,7 @@ class Session:
 
     def receive(self, raw: bytes | bytearray | str, now: float) -> Action | None:
         """Take one text frame. Returns what to do, or nothing once the connection is closed."""
-        if self.state is State.CLOSED:
+        if self.state is _CLOSED:
             return None
         try:
             request = codec.decode(raw)
@@ -104,7 +108,7 @@ class Session:
             )
         except codec.InvalidUtf8:
             return self._close(CloseCode.INVALID_DATA, None)
-        if self.state is State.OPEN and self.identity is not None:
+        if self.state is _OPEN and self.identity is not None:
             return self._limited(request, now) or self._open(request, self.identity.user_id)
         if self.state is State.CONNECTING and isinstance(request, requests.Connect):
             self.state, self.deadline = State.VERIFYING, None
@@ -201,7 +205,7 @@ class Session:
         Whoever then waits as they are told is let through: a refusal takes from neither bucket.
         """
         wait_s = self._requests.take(now)
-        if isinstance(request, requests.Send | requests.Edit | requests.Delete):
+        if isinstance(request, _WRITES):
             if wait_s:
                 wait_s = max(wait_s, self._messages.wait_s(now))
             elif wait_s := self._messages.take(now):
