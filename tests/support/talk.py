@@ -95,7 +95,7 @@ async def every_event(
     events: list[Event] = []
     while True:
         page = await store.events_after(user, position, limit)
-        assert all(position < event.position <= page.upto for event in page.events)
+        assert all(position < event.position_for(user) <= page.upto for event in page.events)
         events += page.events
         position = page.upto
         if page.complete:

@@ -42,7 +42,7 @@ async def open_sqlite_stores(
         StoreUnavailable: it cannot be read.
     """
     database = await Database.open(
-        path, "ws_gateway.adapters.migrations", busy_timeout_s=busy_timeout_s
+        path, "ws_gateway.adapters.migrations.sqlite", busy_timeout_s=busy_timeout_s
     )
     try:
         messages = await SqliteMessageStore.over(database)

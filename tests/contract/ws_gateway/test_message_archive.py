@@ -2,15 +2,13 @@
 
 import itertools
 import random
-import sqlite3
-from collections.abc import AsyncIterator, Iterator
-from contextlib import closing
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from shared.ids import UserId, conversation_id
-from tests.support.gateway import database_locked
+from tests.support.gateway_stores import ENGINES, Engine, engine_of
 from tests.support.talk import (
     ANN,
     BOB,
@@ -20,27 +18,24 @@ from tests.support.talk import (
     erase,
     mark,
     say,
-    search_index_is_sound,
 )
-from ws_gateway.adapters import sqlite_archive, sqlite_people, sqlite_store
-from ws_gateway.adapters.sqlite_stores import SqliteStores, open_sqlite_stores
 from ws_gateway.conversations import Message
-from ws_gateway.ports import ConversationSummary, Preferences, SearchHit
+from ws_gateway.ports import ConversationSummary, Preferences, SearchHit, Stores
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
+    return engine_of(request.param, request, tmp_path)
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "messages.db"
-
-
-@pytest.fixture
-async def stores(path: Path) -> AsyncIterator[SqliteStores]:
-    async with open_sqlite_stores(path, busy_timeout_s=0.05) as stores:
+async def stores(engine: Engine) -> AsyncIterator[Stores]:
+    async with engine.open() as stores:
         yield stores
 
 
 async def history(
-    stores: SqliteStores,
+    stores: Stores,
     user: UserId = BOB,
     peer: UserId = ANN,
     *,
@@ -53,7 +48,7 @@ async def history(
     return [message.seq for message in page.messages], page.more
 
 
-async def test_history_returns_the_latest_messages_oldest_first(stores: SqliteStores) -> None:
+async def test_history_returns_the_latest_messages_oldest_first(stores: Stores) -> None:
     messages = await say(stores.messages, ANN, BOB, *"abcde")
     page = await stores.archive.history(BOB, ANN, before=None, after=None, limit=50)
     assert page.messages == messages
@@ -61,7 +56,7 @@ async def test_history_returns_the_latest_messages_oldest_first(stores: SqliteSt
     assert page == await stores.archive.history(ANN, BOB, before=None, after=None, limit=50)
 
 
-async def test_history_limit_says_whether_there_is_more(stores: SqliteStores) -> None:
+async def test_history_limit_says_whether_there_is_more(stores: Stores) -> None:
     await say(stores.messages, ANN, BOB, *"abcde")
     assert await history(stores, limit=2) == ([4, 5], True)
     assert await history(stores, limit=4) == ([2, 3, 4, 5], True)
@@ -77,7 +72,7 @@ async def test_history_limit_says_whether_there_is_more(stores: SqliteStores) ->
 
 @pytest.mark.parametrize("limit", [1, 3, 7])
 async def test_history_pages_join_without_gap_or_double_while_messages_arrive(
-    stores: SqliteStores, limit: int
+    stores: Stores, limit: int
 ) -> None:
     await say(stores.messages, ANN, BOB, *"abcdefghij")
     back: list[int] = []
@@ -98,13 +93,13 @@ async def test_history_pages_join_without_gap_or_double_while_messages_arrive(
     assert forth == list(range(1, len(forth) + 1))
 
 
-async def test_history_of_people_who_never_talked_is_empty(stores: SqliteStores) -> None:
+async def test_history_of_people_who_never_talked_is_empty(stores: Stores) -> None:
     await say(stores.messages, ANN, BOB, "private")
     assert await history(stores, CID, ANN) == ([], False)
     assert await history(stores, UserId("u_nobody"), UserId("'; --\x00")) == ([], False)
 
 
-async def test_history_shows_edits_and_tombstones_in_place(stores: SqliteStores) -> None:
+async def test_history_shows_edits_and_tombstones_in_place(stores: Stores) -> None:
     one, two, _ = await say(stores.messages, ANN, BOB, "one", "two", "three")
     await edit(stores.messages, one, "mended", at_ms=9)
     await delete(stores.messages, two)
@@ -118,7 +113,7 @@ async def test_history_shows_edits_and_tombstones_in_place(stores: SqliteStores)
 
 
 async def test_conversations_come_newest_first_with_all_a_list_shows(
-    stores: SqliteStores,
+    stores: Stores,
 ) -> None:
     await say(stores.messages, ANN, BOB, "old", "older")
     await say(stores.messages, CID, BOB, "new")
@@ -136,18 +131,18 @@ async def test_conversations_come_newest_first_with_all_a_list_shows(
         read=0,
         peer_received=1,
         peer_read=1,
-        position=last.position,
+        position=await stores.messages.position_of(BOB),
     )
     assert (with_cid.peer, with_cid.unread, with_cid.last_message.text) == (CID, 1, "new")
 
 
-async def test_conversations_of_a_newcomer_are_none(stores: SqliteStores) -> None:
+async def test_conversations_of_a_newcomer_are_none(stores: Stores) -> None:
     assert await stores.archive.conversations(UserId("u_new"), None, 10) == []
 
 
 @pytest.mark.parametrize("limit", [1, 2, 50])
 async def test_conversation_pages_join_without_double_while_messages_arrive(
-    stores: SqliteStores, limit: int
+    stores: Stores, limit: int
 ) -> None:
     peers = [UserId(f"u_{n:02}") for n in range(9)]
     for peer in peers:
@@ -163,7 +158,7 @@ async def test_conversation_pages_join_without_double_while_messages_arrive(
 
 
 async def test_unread_counts_what_the_peer_wrote_after_the_read_mark(
-    stores: SqliteStores,
+    stores: Stores,
 ) -> None:
     """Whoever has the lower id, whatever order they wrote in."""
     choice = random.Random(7)
@@ -184,14 +179,14 @@ async def test_unread_counts_what_the_peer_wrote_after_the_read_mark(
             assert summary.read == read[user]
 
 
-async def test_unread_is_nothing_right_after_reading_everything(stores: SqliteStores) -> None:
+async def test_unread_is_nothing_right_after_reading_everything(stores: Stores) -> None:
     await say(stores.messages, ANN, BOB, *"abc")
     await mark(stores.messages, BOB, ANN, 3, read=True)
     await say(stores.messages, BOB, ANN, "own", "own")
     assert [s.unread for s in await stores.archive.conversations(BOB, None, 10)] == [0]
 
 
-async def test_private_reads_and_presence_are_not_in_the_peers_list(stores: SqliteStores) -> None:
+async def test_private_reads_and_presence_are_not_in_the_peers_list(stores: Stores) -> None:
     await say(stores.messages, ANN, BOB, "a")
     await stores.people.set_last_seen(BOB, 777)
     await mark(stores.messages, BOB, ANN, 1, read=True)
@@ -206,7 +201,7 @@ async def test_private_reads_and_presence_are_not_in_the_peers_list(stores: Sqli
 
 @pytest.mark.parametrize(("blocker", "blocked"), [(ANN, BOB), (BOB, ANN)])
 async def test_a_block_hides_when_either_was_last_seen(
-    stores: SqliteStores, blocker: UserId, blocked: UserId
+    stores: Stores, blocker: UserId, blocked: UserId
 ) -> None:
     await say(stores.messages, ANN, BOB, "a")
     for user in (ANN, BOB):
@@ -218,7 +213,7 @@ async def test_a_block_hides_when_either_was_last_seen(
 
 
 async def found(
-    stores: SqliteStores, query: str, user: UserId = ANN, peer: UserId | None = None
+    stores: Stores, query: str, user: UserId = ANN, peer: UserId | None = None
 ) -> list[str]:
     """The texts that a search finds, best first."""
     page = await stores.archive.search(user, query, peer, upto=None, offset=0, limit=50)
@@ -271,21 +266,21 @@ async def found(
     ],
 )
 async def test_search_finds_words_and_starts_of_words_whatever_else_is_typed(
-    stores: SqliteStores, query: str, finds: bool
+    stores: Stores, query: str, finds: bool
 ) -> None:
     text = "Coffee at the Café? Привет, naïve co-op"
     await say(stores.messages, ANN, BOB, text, "nothing of the kind")
     assert await found(stores, query) == ([text] if finds else [])
 
 
-async def test_search_takes_the_longest_query_of_many_words(stores: SqliteStores) -> None:
+async def test_search_takes_the_longest_query_of_many_words(stores: Stores) -> None:
     text = " ".join("a" * 100)
     await say(stores.messages, ANN, BOB, text)
     assert await found(stores, text) == [text]
     assert await found(stores, "a" * 200) == []
 
 
-async def test_nobody_finds_other_peoples_messages(stores: SqliteStores) -> None:
+async def test_nobody_finds_other_peoples_messages(stores: Stores) -> None:
     """Not even whose key is the beginning of another's, nor by the name of a key."""
     users = [UserId(f"u_{n}") for n in range(12)]  # keys 1 to 12: u1 is the beginning of u10
     for user, peer in itertools.pairwise(users):
@@ -301,7 +296,7 @@ async def test_nobody_finds_other_peoples_messages(stores: SqliteStores) -> None
 
 
 async def test_search_with_one_person_finds_only_what_was_said_between_the_two(
-    stores: SqliteStores,
+    stores: Stores,
 ) -> None:
     await say(stores.messages, ANN, BOB, "word to Bob")
     await say(stores.messages, ANN, CID, "word to Cid")
@@ -313,7 +308,7 @@ async def test_search_with_one_person_finds_only_what_was_said_between_the_two(
 
 
 async def test_search_follows_edits_and_forgets_deleted_text(
-    stores: SqliteStores, path: Path
+    stores: Stores, engine: Engine
 ) -> None:
     one, two, three = await say(stores.messages, ANN, BOB, "alpha one", "alpha two", "alpha three")
     assert len(await found(stores, "alpha")) == 3
@@ -322,21 +317,21 @@ async def test_search_follows_edits_and_forgets_deleted_text(
     assert await found(stores, "alpha") == [three.text]
     assert await found(stores, "beta") == ["beta one"]
     assert await found(stores, "two") == []
-    assert search_index_is_sound(path)
+    assert engine.search_is_sound()
 
 
 async def test_changes_before_the_index_caught_up_are_indexed_as_they_are(
-    stores: SqliteStores, path: Path
+    stores: Stores, engine: Engine
 ) -> None:
     one, two, _ = await say(stores.messages, ANN, BOB, "alpha one", "alpha two", "alpha three")
     await edit(stores.messages, one, "beta one")
     await delete(stores.messages, two)
     assert await found(stores, "alpha") == ["alpha three"]
     assert await found(stores, "beta") == ["beta one"]
-    assert search_index_is_sound(path)
+    assert engine.search_is_sound()
 
 
-async def test_index_is_sound_after_random_changes(stores: SqliteStores, path: Path) -> None:
+async def test_index_is_sound_after_random_changes(stores: Stores, engine: Engine) -> None:
     choice = random.Random(11)
     words = ["alpha", "beta", "gamma", "café", "привет"]
     live: dict[int, Message] = {}
@@ -357,7 +352,7 @@ async def test_index_is_sound_after_random_changes(stores: SqliteStores, path: P
             await delete(stores.messages, live.pop(position))
             del text[position]
         else:
-            await stores.archive.index_search()
+            await stores.tidy_up(lambda: False)
         if step == 200:
             await erase(stores.messages, CID)
             live = {p: m for p, m in live.items() if m.sender != CID}
@@ -371,26 +366,19 @@ async def test_index_is_sound_after_random_changes(stores: SqliteStores, path: P
             ]
             page = await stores.archive.search(user, word, None, upto=None, offset=0, limit=200)
             assert sorted(hit.message.text for hit in page.hits) == sorted(expected)
-    assert search_index_is_sound(path)
+    assert engine.search_is_sound()
 
 
-async def test_deleted_text_is_in_no_row_of_the_messages(stores: SqliteStores, path: Path) -> None:
+async def test_deleted_text_is_in_no_row_of_the_messages(stores: Stores, engine: Engine) -> None:
     one, two, three = await say(stores.messages, ANN, BOB, "secretone", "secrettwo", "secretsix")
-    await stores.archive.index_search()
+    await stores.tidy_up(lambda: False)
     await edit(stores.messages, one, "mended")
     await delete(stores.messages, two)
     await delete(stores.messages, three)
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-        tables = [
-            name
-            for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
-            if not name.startswith("search")
-        ]
-        rows = [str(row) for name in tables for row in connection.execute(f"SELECT * FROM {name}")]
-    assert [row for row in rows if "secret" in row] == []
+    assert [row for row in engine.rows() if "secret" in row] == []
 
 
-async def test_snippet_shows_the_match_and_its_surroundings(stores: SqliteStores) -> None:
+async def test_snippet_shows_the_match_and_its_surroundings(stores: Stores) -> None:
     await say(stores.messages, ANN, BOB, f"{'before ' * 30}needle {'after ' * 30}")
     page = await stores.archive.search(BOB, "needle", None, upto=None, offset=0, limit=10)
     (snippet,) = [hit.snippet for hit in page.hits]
@@ -399,7 +387,7 @@ async def test_snippet_shows_the_match_and_its_surroundings(stores: SqliteStores
     assert len(snippet) < 120
 
 
-async def test_better_matches_come_first(stores: SqliteStores) -> None:
+async def test_better_matches_come_first(stores: Stores) -> None:
     await say(stores.messages, ANN, BOB, f"word {'and many more ' * 20}", "word word word")
     await say(stores.messages, ANN, BOB, f"{'nothing of it ' * 20} word")
     assert (await found(stores, "word"))[0] == "word word word"
@@ -407,7 +395,7 @@ async def test_better_matches_come_first(stores: SqliteStores) -> None:
 
 @pytest.mark.parametrize("limit", [1, 3, 10])
 async def test_search_pages_join_without_gap_or_double_while_messages_arrive(
-    stores: SqliteStores, limit: int
+    stores: Stores, limit: int
 ) -> None:
     texts = [f"word {'x ' * n}".strip() for n in range(10)]
     await say(stores.messages, ANN, BOB, *texts)
@@ -424,19 +412,19 @@ async def test_search_pages_join_without_gap_or_double_while_messages_arrive(
 
 
 async def test_search_answers_from_what_is_indexed_when_nothing_can_be_written(
-    stores: SqliteStores, path: Path
+    stores: Stores, engine: Engine
 ) -> None:
     await say(stores.messages, ANN, BOB, "word one")
     await found(stores, "word")
     await say(stores.messages, ANN, BOB, "word two")
-    with database_locked(path):
+    with engine.unwritable():
         page = await stores.archive.search(BOB, "word", None, upto=None, offset=0, limit=10)
     assert [hit.message.text for hit in page.hits] == ["word one"]
     assert not page.complete
     assert len(await found(stores, "word")) == 2
 
 
-async def test_trace_tells_what_happened_to_an_own_message(stores: SqliteStores) -> None:
+async def test_trace_tells_what_happened_to_an_own_message(stores: Stores) -> None:
     messages = await say(stores.messages, ANN, BOB, "a", "b", "c", at_ms=10)
     conversation = messages[0].conversation
     stores.messages.note_delivery(messages[0].position, 2, 20)
@@ -461,7 +449,7 @@ async def test_trace_tells_what_happened_to_an_own_message(stores: SqliteStores)
     assert (third.received_at_ms, third.read_at_ms) == (None, None)
 
 
-async def test_trace_is_for_the_sender_alone(stores: SqliteStores) -> None:
+async def test_trace_is_for_the_sender_alone(stores: Stores) -> None:
     (message,) = await say(stores.messages, ANN, BOB, "a")
     for user in (BOB, CID):
         assert await stores.archive.trace(user, message.conversation, 1) is None
@@ -469,7 +457,7 @@ async def test_trace_is_for_the_sender_alone(stores: SqliteStores) -> None:
     assert await stores.archive.trace(ANN, conversation_id(ANN, CID), 1) is None
 
 
-async def test_private_read_shows_as_received_and_no_more(stores: SqliteStores) -> None:
+async def test_private_read_shows_as_received_and_no_more(stores: Stores) -> None:
     (message,) = await say(stores.messages, ANN, BOB, "a")
     await stores.people.set_preferences(BOB, Preferences(shares_reads=False))
     await mark(stores.messages, BOB, ANN, 1, read=True, at_ms=30)
@@ -479,58 +467,16 @@ async def test_private_read_shows_as_received_and_no_more(stores: SqliteStores) 
 
 
 async def test_private_read_alone_moves_nothing_that_the_peer_is_told(
-    stores: SqliteStores,
+    stores: Stores,
 ) -> None:
     await say(stores.messages, ANN, BOB, "a")
     await stores.people.set_preferences(BOB, Preferences(shares_reads=False))
     await mark(stores.messages, BOB, ANN, 1)
-    (later,) = await say(stores.messages, CID, ANN, "b")
+    for user in (ANN, BOB):
+        await say(stores.messages, CID, user, *(str(n) for n in range(100)))  # long after it
     conversation = conversation_id(ANN, BOB)
+    hers, his = [await stores.messages.position_of(user) for user in (ANN, BOB)]
     await mark(stores.messages, BOB, ANN, 1, read=True)
-    assert await stores.messages.receipts_after(ANN, later.position) == []
+    assert await stores.messages.receipts_after(ANN, hers) == []
     assert await stores.messages.receipts_after(ANN, 0) == [(conversation, BOB, 1, 0)]
-    assert await stores.messages.receipts_after(BOB, later.position) == [(conversation, BOB, 1, 1)]
-
-
-@pytest.fixture
-def plan(stores: SqliteStores, path: Path) -> Iterator[sqlite3.Connection]:
-    with closing(sqlite3.connect(path)) as connection:
-        yield connection
-
-
-@pytest.mark.parametrize(
-    ("statement", "arguments", "may_sort"),
-    [
-        (sqlite_archive._HISTORY_BEFORE, ("c", 1, 2), False),
-        (sqlite_archive._HISTORY_AFTER, ("c", 1, 2), False),
-        (sqlite_archive._CONVERSATIONS, {"me": 1, "before": 2, "limit": 3}, False),
-        (sqlite_archive._TRACE, ("c", 1), False),
-        (sqlite_archive._SEARCH, ("word", 9, 1, 2), True),
-        (sqlite_store._EVENTS, (1, 2, 3, 4), False),
-        (sqlite_store._RECEIPTS, {"me": 1, "position": 2}, False),
-        (sqlite_store._TO_ERASE, (1,), False),
-        (sqlite_people._PEERS, ("u", 2), False),
-    ],
-    ids=[
-        "history before",
-        "history after",
-        "conversations",
-        "trace",
-        "search",
-        "events",
-        "receipts",
-        "to erase",
-        "peers",
-    ],
-)
-async def test_reads_go_by_an_index_and_sort_nothing(
-    plan: sqlite3.Connection,
-    statement: str,
-    arguments: tuple[object, ...] | dict[str, object],
-    may_sort: bool,
-) -> None:
-    steps = [row[3] for row in plan.execute("EXPLAIN QUERY PLAN " + statement, arguments)]
-    scans = [step for step in steps if step.startswith("SCAN") and "VIRTUAL TABLE" not in step]
-    sorts = [step for step in steps if "TEMP B-TREE" in step]
-    assert [step for step in scans if step != "SCAN CONSTANT ROW"] == [], steps
-    assert sorts == [] or may_sort, steps
+    assert await stores.messages.receipts_after(BOB, his) == [(conversation, BOB, 1, 1)]

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from shared.ids import UserId, conversation_id
+from tests.support.gateway_stores import ENGINES, Engine, engine_of
 from tests.support.talk import ANN, BOB, CID, delete, edit, erase, every_event, mark, say
 from tests.support.waiting import until
-from ws_gateway.adapters.sqlite_stores import SqliteStores, open_sqlite_stores
 from ws_gateway.conversations import (
     Appended,
     Blocked,
@@ -22,27 +22,27 @@ from ws_gateway.conversations import (
     Outcome,
     Unfinished,
 )
-from ws_gateway.ports import Preferences
+from ws_gateway.ports import Preferences, Stores
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
+    return engine_of(request.param, request, tmp_path)
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "messages.db"
-
-
-@pytest.fixture
-async def stores(path: Path) -> AsyncIterator[SqliteStores]:
-    async with open_sqlite_stores(path) as stores:
+async def stores(engine: Engine) -> AsyncIterator[Stores]:
+    async with engine.open() as stores:
         yield stores
 
 
-async def send(stores: SqliteStores, client_id: str, text: str = "hi") -> Outcome:
+async def send(stores: Stores, client_id: str, text: str = "hi") -> Outcome:
     """Have Ann send Bob something."""
     (outcome,) = await stores.messages.append_batch([Draft(ANN, BOB, client_id, text)], 1)
     return outcome
 
 
-async def test_peers_are_those_one_talked_with_newest_first(stores: SqliteStores) -> None:
+async def test_peers_are_those_one_talked_with_newest_first(stores: Stores) -> None:
     assert await stores.people.peers(ANN, 10) == []
     await say(stores.messages, ANN, BOB, "a")
     await say(stores.messages, CID, ANN, "b")
@@ -52,7 +52,7 @@ async def test_peers_are_those_one_talked_with_newest_first(stores: SqliteStores
     assert await stores.people.peers(BOB, 10) == [ANN]
 
 
-async def test_first_message_makes_peers_at_once(stores: SqliteStores) -> None:
+async def test_first_message_makes_peers_at_once(stores: Stores) -> None:
     await say(stores.messages, ANN, BOB, "a")
     assert await stores.people.peers(ANN, 10) == [BOB]
     assert await stores.people.peers(BOB, 10) == [ANN]
@@ -60,7 +60,7 @@ async def test_first_message_makes_peers_at_once(stores: SqliteStores) -> None:
 
 @pytest.mark.parametrize(("blocker", "blocked"), [(ANN, BOB), (BOB, ANN)])
 async def test_a_block_ends_being_peers_both_ways_until_it_is_lifted(
-    stores: SqliteStores, blocker: UserId, blocked: UserId
+    stores: Stores, blocker: UserId, blocked: UserId
 ) -> None:
     await say(stores.messages, ANN, BOB, "a")
     await stores.people.block(blocker, blocked, 1)
@@ -71,7 +71,7 @@ async def test_a_block_ends_being_peers_both_ways_until_it_is_lifted(
     assert await stores.people.peers(BOB, 10) == [ANN]
 
 
-async def test_everything_is_shared_until_somebody_says_otherwise(stores: SqliteStores) -> None:
+async def test_everything_is_shared_until_somebody_says_otherwise(stores: Stores) -> None:
     assert await stores.people.preferences(ANN) == Preferences(True, True)
     await stores.people.set_preferences(ANN, Preferences(False, True))
     assert await stores.people.preferences(ANN) == Preferences(False, True)
@@ -81,25 +81,25 @@ async def test_everything_is_shared_until_somebody_says_otherwise(stores: Sqlite
     assert await stores.people.preferences(BOB) == Preferences(True, False)
 
 
-async def test_preferences_and_blocks_survive_reopening(path: Path) -> None:
-    async with open_sqlite_stores(path) as stores:
+async def test_preferences_and_blocks_survive_reopening(engine: Engine) -> None:
+    async with engine.open() as stores:
         await stores.people.set_preferences(ANN, Preferences(False, False))
         await stores.people.block(ANN, BOB, 1)
         await stores.people.follow_feed("17")
-    async with open_sqlite_stores(path) as stores:
+    async with engine.open() as stores:
         assert await stores.people.preferences(ANN) == Preferences(False, False)
         assert await stores.people.blocks(ANN) == [BOB]
         assert await stores.people.feed_event_id() == "17"
 
 
-async def test_last_seen_of_somebody_who_never_talked_is_not_kept(stores: SqliteStores) -> None:
+async def test_last_seen_of_somebody_who_never_talked_is_not_kept(stores: Stores) -> None:
     await stores.people.set_last_seen(ANN, 5)
     await say(stores.messages, ANN, BOB, "a")
     (summary,) = await stores.archive.conversations(BOB, None, 1)
     assert summary.peer_last_seen_ms is None
 
 
-async def test_blocks_are_listed_newest_first_and_once(stores: SqliteStores) -> None:
+async def test_blocks_are_listed_newest_first_and_once(stores: Stores) -> None:
     assert await stores.people.blocks(ANN) == []
     await stores.people.block(ANN, BOB, 1)
     await stores.people.block(ANN, CID, 2)
@@ -112,7 +112,7 @@ async def test_blocks_are_listed_newest_first_and_once(stores: SqliteStores) -> 
 
 
 async def test_blocked_person_sends_nothing_and_the_blocker_still_may(
-    stores: SqliteStores,
+    stores: Stores,
 ) -> None:
     assert isinstance(await send(stores, "1"), Appended)
     await stores.people.block(BOB, ANN, 1)
@@ -126,7 +126,7 @@ async def test_blocked_person_sends_nothing_and_the_blocker_still_may(
 
 
 async def test_retry_of_what_was_stored_before_the_block_is_acknowledged(
-    stores: SqliteStores,
+    stores: Stores,
 ) -> None:
     first = await send(stores, "1")
     await stores.people.block(BOB, ANN, 1)
@@ -136,7 +136,7 @@ async def test_retry_of_what_was_stored_before_the_block_is_acknowledged(
     assert await send(stores, "1", "other") == Conflict()
 
 
-async def test_refused_message_begins_no_conversation(stores: SqliteStores) -> None:
+async def test_refused_message_begins_no_conversation(stores: Stores) -> None:
     await stores.people.block(BOB, ANN, 1)
     assert await send(stores, "1") == Blocked()
     await stores.people.unblock(BOB, ANN)
@@ -146,7 +146,7 @@ async def test_refused_message_begins_no_conversation(stores: SqliteStores) -> N
     assert await stores.people.peers(ANN, 10) == [BOB]
 
 
-async def test_blocked_person_may_take_words_back_and_put_none_in(stores: SqliteStores) -> None:
+async def test_blocked_person_may_take_words_back_and_put_none_in(stores: Stores) -> None:
     one, two = await say(stores.messages, ANN, BOB, "one", "two")
     done = await edit(stores.messages, one, "mended", request_id="before")
     await stores.people.block(BOB, ANN, 1)
@@ -159,7 +159,7 @@ async def test_blocked_person_may_take_words_back_and_put_none_in(stores: Sqlite
     assert [e.message.text for e in await every_event(stores.messages, BOB)][:2] == ["mended", ""]
 
 
-async def test_block_holds_from_the_moment_it_is_confirmed(stores: SqliteStores) -> None:
+async def test_block_holds_from_the_moment_it_is_confirmed(stores: Stores) -> None:
     """Whatever batches are under way: what was sent after `block` returned is refused."""
     outcomes: list[tuple[int, int, Outcome]] = []
     epoch = 0  # odd while blocked for certain, even while free for certain
@@ -200,7 +200,7 @@ async def test_block_holds_from_the_moment_it_is_confirmed(stores: SqliteStores)
 
 
 async def test_feed_is_followed_and_the_deleted_are_listed_until_they_are_erased(
-    stores: SqliteStores,
+    stores: Stores,
 ) -> None:
     assert await stores.people.feed_event_id() is None
     assert await stores.people.users_to_erase() == []
@@ -213,7 +213,7 @@ async def test_feed_is_followed_and_the_deleted_are_listed_until_they_are_erased
     assert await stores.people.users_to_erase() == []
 
 
-async def test_the_erased_leave_no_blocks_and_no_last_seen(stores: SqliteStores) -> None:
+async def test_the_erased_leave_no_blocks_and_no_last_seen(stores: Stores) -> None:
     await say(stores.messages, ANN, BOB, "a")
     await stores.people.set_last_seen(ANN, 5)
     await stores.people.block(ANN, BOB, 1)
@@ -227,9 +227,7 @@ async def test_the_erased_leave_no_blocks_and_no_last_seen(stores: SqliteStores)
 
 
 @pytest.mark.parametrize("count", [999, 1000, 1001, 2000, 2345])
-async def test_erasure_in_parts_ends_with_exactly_one_event(
-    stores: SqliteStores, count: int
-) -> None:
+async def test_erasure_in_parts_ends_with_exactly_one_event(stores: Stores, count: int) -> None:
     await say(stores.messages, ANN, BOB, *(f"secret {n}" for n in range(count)))
     await say(stores.messages, BOB, ANN, "his")
     assert (await stores.archive.search(BOB, "secret", None, upto=None, offset=0, limit=1)).hits
@@ -241,14 +239,14 @@ async def test_erasure_in_parts_ends_with_exactly_one_event(
     assert not (await stores.archive.search(BOB, "secret", None, upto=None, offset=0, limit=1)).hits
 
 
-async def test_erasure_goes_on_after_reopening(path: Path) -> None:
-    async with open_sqlite_stores(path) as stores:
+async def test_erasure_goes_on_after_reopening(engine: Engine) -> None:
+    async with engine.open() as stores:
         await stores.people.follow_feed("1", [ANN])
         await say(stores.messages, ANN, BOB, *("secret" for _ in range(1500)))
         await say(stores.messages, ANN, CID, "secret")
         part = Erasure(ANN, conversation_id(ANN, BOB))
         assert await stores.messages.append_batch([part], 1) == [Unfinished()]
-    async with open_sqlite_stores(path) as stores:
+    async with engine.open() as stores:
         assert await stores.people.users_to_erase() == [ANN]
         told = [o.event for o in await erase(stores.messages, ANN) if isinstance(o, Appended)]
         assert sorted(e.message.recipient for e in told) == [BOB, CID]
@@ -257,7 +255,7 @@ async def test_erasure_goes_on_after_reopening(path: Path) -> None:
             assert not any(event.message.text for event in events)
 
 
-async def test_known_users_come_by_id_in_pages(stores: SqliteStores) -> None:
+async def test_known_users_come_by_id_in_pages(stores: Stores) -> None:
     await stores.people.block(BOB, ANN, 1)
     first = await stores.people.known_users(None, 1)
     rest = await stores.people.known_users(first[0], 10)

@@ -89,7 +89,9 @@ def archive_of(log: Log) -> SqliteMessageArchive:
 
 @contextlib.asynccontextmanager
 async def opened(path: Path) -> AsyncIterator[Log]:
-    database = await Database.open(path, "ws_gateway.adapters.migrations", busy_timeout_s=0.01)
+    database = await Database.open(
+        path, "ws_gateway.adapters.migrations.sqlite", busy_timeout_s=0.01
+    )
     try:
         yield Log(path, database, await SqliteMessageStore.over(database))
     finally:

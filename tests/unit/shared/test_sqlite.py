@@ -14,7 +14,7 @@ import pytest
 from shared.sqlite import Database, DatabaseInUse, DatabaseUnavailable
 from shared.sqlite_backup import back_up
 
-MIGRATIONS = "ws_gateway.adapters.migrations"
+MIGRATIONS = "ws_gateway.adapters.migrations.sqlite"
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from shared.sqlite import Database, DatabaseInUse
 from shared.sqlite_backup import BackupUnusable, back_up, restore
 
-MIGRATIONS = "ws_gateway.adapters.migrations"
+MIGRATIONS = "ws_gateway.adapters.migrations.sqlite"
 
 
 @contextlib.asynccontextmanager

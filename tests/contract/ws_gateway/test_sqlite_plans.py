@@ -1,0 +1,57 @@
+"""Reads on SQLite go by an index."""
+
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from ws_gateway.adapters import sqlite_archive, sqlite_people, sqlite_store
+from ws_gateway.adapters.sqlite_stores import open_sqlite_stores
+
+
+@pytest.fixture
+async def plan(tmp_path: Path) -> AsyncIterator[sqlite3.Connection]:
+    path = tmp_path / "messages.db"
+    async with open_sqlite_stores(path):
+        with closing(sqlite3.connect(path)) as connection:
+            yield connection
+
+
+@pytest.mark.parametrize(
+    ("statement", "arguments", "may_sort"),
+    [
+        (sqlite_archive._HISTORY_BEFORE, ("c", 1, 2), False),
+        (sqlite_archive._HISTORY_AFTER, ("c", 1, 2), False),
+        (sqlite_archive._CONVERSATIONS, {"me": 1, "before": 2, "limit": 3}, False),
+        (sqlite_archive._TRACE, ("c", 1), False),
+        (sqlite_archive._SEARCH, ("word", 9, 1, 2), True),
+        (sqlite_store._EVENTS, (1, 2, 3, 4), False),
+        (sqlite_store._RECEIPTS, {"me": 1, "position": 2}, False),
+        (sqlite_store._TO_ERASE, (1,), False),
+        (sqlite_people._PEERS, ("u", 2), False),
+    ],
+    ids=[
+        "history before",
+        "history after",
+        "conversations",
+        "trace",
+        "search",
+        "events",
+        "receipts",
+        "to erase",
+        "peers",
+    ],
+)
+async def test_reads_go_by_an_index_and_sort_nothing(
+    plan: sqlite3.Connection,
+    statement: str,
+    arguments: tuple[object, ...] | dict[str, object],
+    may_sort: bool,
+) -> None:
+    steps = [row[3] for row in plan.execute("EXPLAIN QUERY PLAN " + statement, arguments)]
+    scans = [step for step in steps if step.startswith("SCAN") and "VIRTUAL TABLE" not in step]
+    sorts = [step for step in steps if "TEMP B-TREE" in step]
+    assert [step for step in scans if step != "SCAN CONSTANT ROW"] == [], steps
+    assert sorts == [] or may_sort, steps

@@ -1,0 +1,264 @@
+"""The message store on PostgreSQL, which many gateways share: a log for each person (ADR 16)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from shared.ids import ConversationId, UserId
+from shared.postgres import Connection, Postgres
+from ws_gateway.adapters.postgres_append import APPEND, Growth
+from ws_gateway.adapters.postgres_chats import Chats
+from ws_gateway.adapters.postgres_rows import (
+    CHAT,
+    CHAT_JOINS,
+    MESSAGE,
+    available,
+    chat_of,
+    erased_message,
+    message_of,
+    place_of,
+)
+from ws_gateway.adapters.postgres_transaction import make_changes
+from ws_gateway.conversations import Appended, Change, Draft, Event, EventKind, Mark, Outcome
+from ws_gateway.ports import EventPage, StoreUnavailable
+
+__all__ = ["PostgresMessageStore"]
+
+_RECEIPT_OVERLAP = 64
+"""A receipt goes another way than events do: a client may be told of so many later events first,
+and have a cursor behind them. To be told of a receipt twice does no harm."""
+
+_MAX_DELIVERIES = 2_000
+"""So many one statement writes down."""
+_MAX_UNINDEXED = 100_000
+"""Conversations that are remembered for being indexed. A search finds the others by itself."""
+
+
+class PostgresMessageStore:
+    """A `MessageStore` in a database that other gateways write to at the same time."""
+
+    def __init__(self, database: Postgres, epoch: str) -> None:
+        self._database = database
+        self._epoch = epoch
+        self._chats = Chats(database)
+        self._deliveries: list[tuple[int, int, int]] = []
+        self.unindexed: dict[int, None] = {}
+        """Conversations that got messages here, for whoever indexes them."""
+
+    @classmethod
+    async def over(cls, database: Postgres) -> "PostgresMessageStore":
+        """Make the store of an open database.
+
+        Raises:
+            StoreUnavailable: it cannot be used.
+        """
+        return cls(database, await available(database.read(_epoch)))
+
+    @property
+    def epoch(self) -> str:
+        """The name of this database's life."""
+        return self._epoch
+
+    async def append_batch(self, changes: Sequence[Change], at_ms: int) -> list[Outcome]:
+        """Make changes in one transaction; see `MessageStore`.
+
+        Most batches are one statement; what needs a closer look costs some more round trips.
+        """
+        await self._chats.learn(changes)
+        outcomes = await self._append(changes, at_ms)
+        if outcomes is None:
+            outcomes = await available(
+                self._database.write(lambda c: make_changes(c, self._chats, changes, at_ms))
+            )
+        self._note_unindexed(outcomes)
+        return outcomes
+
+    async def position_of(self, user_id: UserId) -> int:
+        """Return where a user's log ends; see `MessageStore`."""
+
+        async def read(connection: Connection) -> Any:
+            return await connection.fetchval(_POSITION, user_id)
+
+        return int(await available(self._database.read(read)))
+
+    async def events_after(self, user_id: UserId, position: int, limit: int) -> EventPage:
+        """Return what concerns a user after `position`; see `MessageStore`."""
+
+        async def read(connection: Connection) -> Any:
+            return await connection.fetch(_EVENTS, user_id, position, limit)
+
+        rows = await available(self._database.read(read))
+        events = [_event(row) for row in rows if row["kind"] is not None]
+        complete = len(events) < limit
+        end = rows[0]["position"] if rows else position
+        upto = end if complete else events[-1].position_for(user_id)
+        return EventPage(events, max(upto, position), complete)
+
+    async def receipts_after(
+        self, user_id: UserId, position: int
+    ) -> list[tuple[ConversationId, UserId, int, int]]:
+        """Return marks that moved after `position`; see `MessageStore`."""
+
+        async def read(connection: Connection) -> Any:
+            return await connection.fetch(_RECEIPTS, user_id, position - _RECEIPT_OVERLAP)
+
+        return [tuple(row) for row in await available(self._database.read(read))]
+
+    def note_delivery(self, position: int, connections: int, at_ms: int) -> None:
+        """Remember that a message went out; see `MessageStore`."""
+        self._deliveries.append((position, connections, at_ms))
+
+    async def write_deliveries(self) -> None:
+        """Write down deliveries that were noted.
+
+        Raises:
+            StoreUnavailable: not now; they are kept.
+        """
+        while self._deliveries:
+            await self._write_first_deliveries()
+
+    async def _write_first_deliveries(self) -> None:
+        noted = self._deliveries[:_MAX_DELIVERIES]
+        del self._deliveries[: len(noted)]
+        first: dict[tuple[int, int], tuple[int, int]] = {}
+        for position, connections, at_ms in noted:
+            first.setdefault(place_of(position), (connections, at_ms))
+        rows = [(*place, *delivery) for place, delivery in sorted(first.items())]
+
+        async def insert(connection: Connection) -> None:
+            await connection.execute(_DELIVERIES, *zip(*rows, strict=True))
+
+        try:
+            await available(self._database.autocommit(insert))
+        except StoreUnavailable:
+            self._deliveries[:0] = noted
+            raise
+
+    async def conversations_to_erase(self, user_id: UserId) -> list[ConversationId]:
+        """Return some conversations with text of this user; see `MessageStore`."""
+
+        async def read(connection: Connection) -> Any:
+            return await connection.fetch(_TO_ERASE, user_id)
+
+        return [row["id"] for row in await available(self._database.read(read))]
+
+    async def is_available(self) -> bool:
+        """Whether a trivial read works."""
+        try:
+            await self._database.read(_epoch)
+        except Exception:  # whatever it is, the store does not answer
+            return False
+        return True
+
+    async def _append(self, changes: Sequence[Change], at_ms: int) -> list[Outcome] | None:
+        simple = [change for change in changes if isinstance(change, Draft | Mark)]
+        if len(simple) < len(changes):
+            return None
+        growth = Growth(simple, self._chats, at_ms)
+        if growth.is_empty:
+            return growth.outcomes(None)
+
+        async def append(connection: Connection) -> Any:
+            return await connection.fetchrow(APPEND, *growth.arguments())
+
+        row = await available(self._database.autocommit(append))
+        return None if row is None else growth.outcomes(row)
+
+    def _note_unindexed(self, outcomes: Sequence[Outcome]) -> None:
+        if len(self.unindexed) > _MAX_UNINDEXED:
+            self.unindexed.clear()
+        self.unindexed.update(
+            (place_of(outcome.event.message.position)[0], None)
+            for outcome in outcomes
+            if isinstance(outcome, Appended) and not outcome.duplicate
+        )
+
+
+async def _epoch(connection: Connection) -> str:
+    return str(await connection.fetchval("SELECT epoch FROM life"))
+
+
+def _event(row: Any) -> Event:
+    kind, chat = EventKind(row["kind"]), chat_of(row)
+    if kind is EventKind.ERASED:
+        actor = chat.low_id if row["actor"] == chat.low else chat.high_id
+        message = erased_message(chat, actor)
+    else:
+        message = message_of(row, chat)
+    return Event(kind, row["actor_position"], message, row["peer_position"])
+
+
+_POSITION = """
+SELECT coalesce((SELECT position FROM users WHERE id = $1), (SELECT first_position FROM life))
+"""
+
+_EVENTS = f"""
+SELECT me.position, event.kind, event.actor, event.actor_position, event.peer_position,
+       {MESSAGE}, {CHAT}
+FROM users AS me
+LEFT JOIN LATERAL (
+    SELECT * FROM (
+        (SELECT sender_position AS place, sender AS actor, sender_position AS actor_position,
+                recipient_position AS peer_position, conversation, seq, 0 AS kind
+         FROM messages WHERE sender = me.key AND sender_position > $2
+         ORDER BY sender_position LIMIT $3)
+        UNION ALL
+        (SELECT recipient_position, sender, sender_position, recipient_position,
+                conversation, seq, 0
+         FROM messages WHERE recipient = me.key AND recipient_position > $2
+         ORDER BY recipient_position LIMIT $3)
+        UNION ALL
+        (SELECT actor_position, actor, actor_position, peer_position, conversation, seq, kind
+         FROM revisions WHERE actor = me.key AND actor_position > $2
+         ORDER BY actor_position LIMIT $3)
+        UNION ALL
+        (SELECT peer_position, actor, actor_position, peer_position, conversation, seq, kind
+         FROM revisions WHERE peer = me.key AND peer_position > $2
+         ORDER BY peer_position LIMIT $3)
+    ) AS log ORDER BY place LIMIT $3
+) AS event ON true
+LEFT JOIN messages AS message
+    ON message.conversation = event.conversation AND message.seq = event.seq
+LEFT JOIN conversations AS chat ON chat.key = event.conversation
+LEFT {CHAT_JOINS.strip().replace(chr(10), chr(10) + "LEFT ")}
+WHERE me.id = $1
+ORDER BY event.place
+"""
+
+_RECEIPTS = """
+WITH me AS (SELECT key FROM users WHERE id = $1)
+SELECT chat.id, person.id, members.received,
+       CASE WHEN person.shares_reads OR person.key = me.key THEN members.read ELSE 0 END
+FROM me
+CROSS JOIN LATERAL (
+    SELECT key, id, low, high, low_position AS place FROM conversations WHERE low = me.key
+    UNION ALL
+    SELECT key, id, low, high, high_position FROM conversations WHERE high = me.key
+) AS chat
+JOIN members ON members.conversation = chat.key AND members.person IN (chat.low, chat.high)
+JOIN users AS person ON person.key = members.person
+WHERE members.received > 0 AND $2 <= CASE
+    WHEN person.key = me.key THEN members.own_position
+    WHEN person.shares_reads THEN members.peer_position
+    ELSE members.peer_received_position END
+ORDER BY chat.place DESC LIMIT 1000
+"""
+
+_DELIVERIES = """
+INSERT INTO deliveries (conversation, seq, connections, at_ms)
+SELECT * FROM unnest($1::integer[], $2::integer[], $3::integer[], $4::bigint[])
+ON CONFLICT DO NOTHING
+"""
+
+_TO_ERASE = """
+WITH me AS (SELECT key FROM users WHERE id = $1)
+SELECT chat.id
+FROM me CROSS JOIN LATERAL (
+    SELECT key, id FROM conversations WHERE low = me.key
+    UNION ALL
+    SELECT key, id FROM conversations WHERE high = me.key
+) AS chat
+WHERE EXISTS (
+    SELECT FROM messages
+    WHERE messages.conversation = chat.key AND messages.sender = me.key AND NOT messages.deleted
+) LIMIT 100
+"""
