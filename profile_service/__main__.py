@@ -7,23 +7,24 @@ from pathlib import Path
 
 import uvloop
 
-from profile_service.adapters.sqlite_life import DATABASE_NAME, begin_new_life
-from profile_service.app import (
-    SERVICE_NAME,
-    KeySetUnreadable,
-    KeysUnusable,
-    Settings,
-    keys_of,
-    serve,
-)
+from profile_service import upkeep
+from profile_service.app import SERVICE_NAME, KeySetUnreadable, KeysUnusable, Settings, serve
+from profile_service.ports import StoreUnavailable
 from profile_service.server import AddressUnusable
+from shared.database import DatabaseInUse, DatabaseUnavailable, RelocationRefused
 from shared.logs import configure_logging
 from shared.settings import SettingsError
-from shared.sqlite import DatabaseInUse, DatabaseUnavailable
-from shared.sqlite_backup import BackupUnusable, back_up, restore
+from shared.sqlite_backup import BackupUnusable
 
-ROTATED_KEY_MARGIN_S = 86_400
-"""A key is kept this much longer than the longest-lived token that it signed."""
+_COMMANDS = {
+    "serve": "serve (the default)",
+    "rotate-keys": "make a new signing key; running services take it up within seconds",
+    "backup": "copy the SQLite database to FILE; the service may be running",
+    "restore": "put the copy in FILE in the database's place; the service must be stopped",
+    "move-to-postgresql": "copy everything from the data directory to DUET_DATABASE_URL; the"
+    " service must be stopped; run it again to continue",
+    "after-restore": "log everybody out, after PostgreSQL was put back to an earlier time",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,25 +35,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         return _fail(str(error), status=2)
     try:
-        if parsed.command in {"backup", "restore"}:
-            return _copy(parsed.command, settings.data_dir / DATABASE_NAME, parsed.file)
-        if parsed.command == "rotate-keys":
-            keep_s = settings.refresh_token_lifetime_s + ROTATED_KEY_MARGIN_S
-            print(f"signing with {keys_of(settings).rotate(keep_s)}")  # noqa: T201 - its result
-            return 0
-        configure_logging(SERVICE_NAME, level=settings.log_level, log_format=settings.log_format)
-        uvloop.run(serve(settings))
+        _run(parsed, settings)
     except KeyboardInterrupt:  # a second Ctrl-C, when the stop is almost done
         return 130
+    except DatabaseInUse as error:
+        return _fail(f"{error}; stop the profile service first")
     except (
         AddressUnusable,
-        DatabaseInUse,
+        BackupUnusable,
         DatabaseUnavailable,
         KeySetUnreadable,
         KeysUnusable,
+        StoreUnavailable,
+        RelocationRefused,
+        upkeep.WrongEngine,
     ) as error:
         return _fail(str(error))
-    except (OSError, ValueError) as error:  # the service secret
+    except (OSError, ValueError) as error:  # the service secret, or the database's URL
         return _fail(f"cannot start: {error}")
     return 0
 
@@ -63,31 +62,45 @@ def _parser() -> argparse.ArgumentParser:
         description="Duet's profile service. Settings come from variables that begin with DUET_.",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    commands.add_parser("serve", help="serve (the default)")
-    commands.add_parser(
-        "rotate-keys", help="make a new signing key; a running service takes it up within seconds"
-    )
-    for name, purpose in (
-        ("backup", "copy the database to FILE; the service may be running"),
-        ("restore", "put the copy in FILE in the database's place; the service must be stopped"),
-    ):
-        commands.add_parser(name, help=purpose).add_argument("file", type=Path, metavar="FILE")
+    for name, purpose in _COMMANDS.items():
+        command = commands.add_parser(name, help=purpose)
+        if name in {"backup", "restore"}:
+            command.add_argument("file", type=Path, metavar="FILE")
     return parser
 
 
-def _copy(command: str, database: Path, file: Path) -> int:
-    try:
-        if command == "backup":
-            back_up(database, file)
-            return 0
-        replaced = restore(file, database, begin_new_life)
-    except DatabaseInUse as error:
-        return _fail(f"{error}; stop the profile service first")
-    except BackupUnusable as error:
-        return _fail(str(error))
-    kept = f"; what it replaced is {replaced}" if replaced else ""
-    print(f"restored {database}{kept}. Everybody must log in again.")  # noqa: T201 - its result
-    return 0
+def _run(parsed: argparse.Namespace, settings: Settings) -> None:
+    match parsed.command:
+        case "rotate-keys":
+            _say(f"signing with {uvloop.run(upkeep.rotate_keys(settings))}")
+        case "backup":
+            upkeep.copy(settings, parsed.file)
+        case "restore":
+            replaced = upkeep.put_back(settings, parsed.file)
+            kept = f"; what it replaced is {replaced}" if replaced else ""
+            _say(f"restored{kept}. Everybody must log in again.")
+        case "move-to-postgresql":
+            for line in uvloop.run(upkeep.move(settings, _progress)):
+                _say(line)
+            _say(
+                "moved. Start the service with DUET_DATABASE_URL; the old files are of no more use."
+            )
+        case "after-restore":
+            uvloop.run(upkeep.begin_life_after_restore(settings))
+            _say("Everybody must log in again.")
+        case _:
+            configure_logging(
+                SERVICE_NAME, level=settings.log_level, log_format=settings.log_format
+            )
+            uvloop.run(serve(settings))
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201 - the command's result
+
+
+def _progress(table: str, rows: int) -> None:
+    print(f"{table}: {rows} rows copied", file=sys.stderr)  # noqa: T201 - there is no log
 
 
 def _fail(message: str, status: int = 1) -> int:

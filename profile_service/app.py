@@ -10,10 +10,7 @@ import structlog
 from starlette.types import ASGIApp
 
 from profile_service.adapters.external_keys import KeySetUnreadable, open_keys
-from profile_service.adapters.key_directory import KeyDirectory, KeysUnusable
-from profile_service.adapters.sqlite_life import DATABASE_NAME
-from profile_service.adapters.sqlite_sessions import SqliteSessionStore
-from profile_service.adapters.sqlite_users import SqliteUserStore
+from profile_service.adapters.sqlite_stores import open_sqlite_stores
 from profile_service.housekeeping import Housekeeping
 from profile_service.http_api.account_routes import AccountRoutes
 from profile_service.http_api.application import build_application
@@ -23,16 +20,16 @@ from profile_service.http_api.operation import Guard
 from profile_service.http_api.operations_routes import OperationsRoutes
 from profile_service.http_api.session_routes import SessionRoutes
 from profile_service.http_api.web_client import WebClient
+from profile_service.key_watch import KeyWatch
 from profile_service.metrics import Metrics
 from profile_service.passwords import BoundedExecutor
-from profile_service.ports import ExternalKeys
+from profile_service.ports import ExternalKeys, KeysUnusable, Stores
 from profile_service.revocations import RevocationFeed
 from profile_service.server import Server, bind
 from profile_service.settings import Settings
 from profile_service.tokens import TokenAuthority
 from profile_service.use_cases import Parts, build_use_cases
 from shared.service_auth import ServiceCredentials
-from shared.sqlite import Database
 
 __all__ = [
     "SERVICE_NAME",
@@ -40,13 +37,12 @@ __all__ = [
     "KeysUnusable",
     "Service",
     "Settings",
-    "keys_of",
     "open_service",
+    "open_stores",
     "serve",
 ]
 
 SERVICE_NAME = "profile"
-MIGRATIONS = "profile_service.adapters.migrations"
 MAX_WAITING_JUDGEMENTS = 64
 
 _log = structlog.get_logger(__name__)
@@ -60,19 +56,15 @@ class Service:
     feed: RevocationFeed
 
 
-def keys_of(settings: Settings, now: Callable[[], float] = time.time) -> KeyDirectory:
-    """Where the signing keys are."""
-    return KeyDirectory(settings.data_dir / "keys", now=now)
-
-
 async def serve(settings: Settings) -> None:
     """Run the service until SIGTERM or SIGINT.
 
     Raises:
         AddressUnusable: the port is taken, or the address is not this machine's.
-        DatabaseInUse, DatabaseUnavailable, KeysUnusable: the data directory cannot be used.
+        DatabaseInUse, DatabaseUnavailable, StoreUnavailable, KeysUnusable: the data directory or
+            the database cannot be used.
         KeySetUnreadable: the identity provider's key set is in a file, and is not readable.
-        ValueError, OSError: the service secret cannot be used.
+        ValueError, OSError: the service secret or the database's URL cannot be used.
     """
     with contextlib.closing(bind(settings.profile_host, settings.profile_port)) as listener:
         async with open_service(settings) as service:
@@ -100,24 +92,23 @@ async def open_service(
     `now` gives seconds since the epoch; `monotonic` seconds of a clock that is never set back.
 
     Raises:
-        DatabaseInUse, DatabaseUnavailable, KeysUnusable: the data directory cannot be used.
+        DatabaseInUse, DatabaseUnavailable, StoreUnavailable, KeysUnusable: the data directory or
+            the database cannot be used.
         KeySetUnreadable: the identity provider's key set is in a file, and is not readable.
-        ValueError, OSError: the service secret cannot be used.
+        ValueError, OSError: the service secret or the database's URL cannot be used.
     """
     async with contextlib.AsyncExitStack() as stack:
-        database = await Database.open(settings.data_dir / DATABASE_NAME, MIGRATIONS)
-        stack.push_async_callback(database.close)
-        keys = keys_of(settings, now)
-        parts = _parts(settings, database, keys, now, monotonic)
+        stores = await stack.enter_async_context(open_stores(settings, now, monotonic))
+        parts = await _parts(settings, stores, now, monotonic)
         stack.callback(parts.hashing.close)
         stack.callback(parts.judging.close)
         stack.callback(parts.feed.close)
+        await stack.enter_async_context(stores.news(parts.feed.notify))
         external_keys = await _external_keys(parts, stack)
         application = _application(parts, external_keys)
         housekeeping = Housekeeping(
-            parts.sessions,
-            keys,
-            parts.tokens,
+            stores.sessions,
+            parts.keys,
             refresh_lifetime_s=settings.refresh_token_lifetime_s,
             audit_retention_s=settings.audit_retention_days * 86_400,
             now=now,
@@ -127,34 +118,46 @@ async def open_service(
         yield Service(application, parts.feed)
 
 
-def _parts(
+def open_stores(
+    settings: Settings, now: Callable[[], float], monotonic: Callable[[], float]
+) -> contextlib.AbstractAsyncContextManager[Stores]:
+    """Open what the settings name; see `open_sqlite_stores` and `open_postgres_stores`."""
+    url = settings.postgresql_url()
+    if url is None:
+        return open_sqlite_stores(settings.data_dir, now=now, monotonic=monotonic)
+    # only now: who uses SQLite need not wait for these to be imported
+    from profile_service.adapters.postgres_stores import open_postgres_stores  # noqa: PLC0415
+
+    return open_postgres_stores(url, settings.shared_secret(), now=now)
+
+
+async def _parts(
     settings: Settings,
-    database: Database,
-    keys: KeyDirectory,
+    stores: Stores,
     now: Callable[[], float],
     monotonic: Callable[[], float],
 ) -> Parts:
-    sessions = SqliteSessionStore(database)
     hashing = BoundedExecutor(
         "hash", threads=settings.hash_threads, max_waiting=settings.hash_max_waiting
     )
     metrics = Metrics()
     metrics.watch_hashing(lambda: hashing.pending)
+    tokens = TokenAuthority(
+        await stores.keys.load(),
+        issuer=settings.issuer,
+        audience=settings.audience,
+        access_lifetime_s=settings.access_token_lifetime_s,
+        refresh_lifetime_s=settings.refresh_token_lifetime_s,
+        now=now,
+    )
     return Parts(
         settings=settings,
         now=now,
         monotonic=monotonic,
-        users=SqliteUserStore(database),
-        sessions=sessions,
-        tokens=TokenAuthority(
-            keys.load(),
-            issuer=settings.issuer,
-            audience=settings.audience,
-            access_lifetime_s=settings.access_token_lifetime_s,
-            refresh_lifetime_s=settings.refresh_token_lifetime_s,
-            now=now,
-        ),
-        feed=RevocationFeed(sessions),
+        stores=stores,
+        tokens=tokens,
+        keys=KeyWatch(stores.keys, tokens, monotonic=monotonic),
+        feed=RevocationFeed(stores.sessions),
         metrics=metrics,
         hashing=hashing,
         judging=BoundedExecutor("judge", threads=1, max_waiting=MAX_WAITING_JUDGEMENTS),
@@ -164,7 +167,7 @@ def _parts(
 def _application(parts: Parts, external_keys: ExternalKeys | None) -> ASGIApp:
     settings = parts.settings
     built = build_use_cases(parts, external_keys)
-    for_operators = OperationsRoutes(parts.sessions, parts.tokens, parts.metrics, describe)
+    for_operators = OperationsRoutes(parts.stores.sessions, parts.tokens, parts.metrics, describe)
     operations = [
         *AccountRoutes(built.accounts, built.profiles, built.external).operations(),
         *SessionRoutes(built.accounts, built.sessions, built.external).operations(),

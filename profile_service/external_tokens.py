@@ -85,6 +85,8 @@ class ExternalTokens:
         subject = claims.get(self._names.subject)
         if not isinstance(subject, str) or not 0 < len(subject) <= MAX_SUBJECT_CHARACTERS:
             raise InvalidExternalToken("claims")
+        if "\0" in subject:  # cannot be stored in PostgreSQL
+            raise InvalidExternalToken("claims")
         username = claims.get(self._names.username)
         return ExternalPerson(
             identity=ExternalIdentity(self._issuer, subject),

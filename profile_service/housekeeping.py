@@ -1,15 +1,15 @@
 """What happens beside the requests: old rows go, new keys come into force."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
-from typing import Protocol
 
 import structlog
 
+from profile_service.key_watch import KeyWatch
 from profile_service.ports import SessionStore, StoreUnavailable
-from profile_service.tokens import KeyRing, TokenAuthority
 
-__all__ = ["Housekeeping", "KeySource"]
+__all__ = ["Housekeeping"]
 
 PRUNE_INTERVAL_S = 3600
 KEY_CHECK_INTERVAL_S = 2.0
@@ -18,22 +18,13 @@ KEY_CHECK_INTERVAL_S = 2.0
 _log = structlog.get_logger(__name__)
 
 
-class KeySource(Protocol):
-    """Where the signing keys come from."""
-
-    def load_if_changed(self) -> KeyRing | None:
-        """Return all keys when they have changed since, else None."""
-        ...
-
-
 class Housekeeping:
     """Removes what is of no more use, and watches the keys. `now` gives seconds since the epoch."""
 
     def __init__(
         self,
         store: SessionStore,
-        keys: KeySource,
-        tokens: TokenAuthority,
+        keys: KeyWatch,
         *,
         refresh_lifetime_s: int,
         audit_retention_s: int,
@@ -41,7 +32,6 @@ class Housekeeping:
     ) -> None:
         self._store = store
         self._keys = keys
-        self._tokens = tokens
         self._refresh_lifetime_s = refresh_lifetime_s
         self._audit_retention_s = audit_retention_s
         self._now = now
@@ -54,7 +44,8 @@ class Housekeeping:
             if loop.time() >= prune_at:
                 prune_at = loop.time() + PRUNE_INTERVAL_S
                 await self.prune()
-            self.take_new_keys()
+            with contextlib.suppress(StoreUnavailable):  # then the next time
+                await self._keys.look()
             await asyncio.sleep(KEY_CHECK_INTERVAL_S)
 
     async def prune(self) -> None:
@@ -72,14 +63,3 @@ class Housekeeping:
             _log.warning("prune_failed", reason=str(error))
         if removed:
             _log.info("pruned", rows=removed)
-
-    def take_new_keys(self) -> None:
-        """Sign with the newest key from now on, if there is a new one."""
-        try:
-            keys = self._keys.load_if_changed()
-        except Exception as error:  # a broken file must not stop a service that has good keys
-            _log.error("keys_unusable", reason=str(error))
-            return
-        if keys is not None:
-            self._tokens.keys = keys
-            _log.info("keys_changed", kid=keys.signing_id, keys=len(keys.verifying))

@@ -4,8 +4,10 @@ identity provider by address and by whom they are about."""
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 
+import msgspec
 import structlog
 
+from profile_service.allowances import Charge, Limit, address_key
 from profile_service.errors import (
     InvalidCredentials,
     InvalidExternalToken,
@@ -14,16 +16,25 @@ from profile_service.errors import (
 )
 from profile_service.external_people import ExternalIdentity
 from profile_service.metrics import Metrics
-from profile_service.ports import AuditEntry, SessionStore, StoreUnavailable
-from profile_service.throttle import Throttle, address_key
+from profile_service.ports import AuditEntry, SessionStore, StoreUnavailable, Throttle
 from shared.ids import UserId
 
-__all__ = ["Limits"]
+__all__ = ["LimitSet", "Limits"]
 
 MAX_KEY_CHARACTERS = 64
 """A longer name is nobody's; this bounds what a flood of invented names costs."""
 
 _log = structlog.get_logger(__name__)
+
+
+class LimitSet(msgspec.Struct, frozen=True):
+    """What is limited, and how."""
+
+    sign_ups_by_address: Limit
+    logins_by_address: Limit
+    logins_by_account_and_address: Limit
+    logins_by_account: Limit
+    external_sessions_by_person: Limit
 
 
 class Limits:
@@ -33,25 +44,21 @@ class Limits:
     account. The second is strict, so that whoever guesses from one address does not keep the owner
     out elsewhere; the third bounds those who guess from many. `now_ms` gives milliseconds since the
     epoch.
+
+    Every method may raise `StoreUnavailable`: nobody is let through uncounted.
     """
 
     def __init__(
         self,
+        limits: LimitSet,
+        throttle: Throttle,
         *,
-        sign_ups_by_address: Throttle,
-        logins_by_address: Throttle,
-        logins_by_account_and_address: Throttle,
-        logins_by_account: Throttle,
-        external_sessions_by_person: Throttle,
         audit: SessionStore,
         metrics: Metrics,
         now_ms: Callable[[], int],
     ) -> None:
-        self._sign_ups = sign_ups_by_address
-        self._by_address = logins_by_address
-        self._by_both = logins_by_account_and_address
-        self._by_account = logins_by_account
-        self._external_sessions = external_sessions_by_person
+        self._limits = limits
+        self._throttle = throttle
         self._audit = audit
         self._metrics = metrics
         self._now_ms = now_ms
@@ -62,7 +69,8 @@ class Limits:
         Raises:
             Throttled: this address has made too many.
         """
-        await self._charge(self._sign_ups, address_key(address), "sign_ups", address, None)
+        charge = Charge(self._limits.sign_ups_by_address, address_key(address))
+        await self._charge([charge], address, None)
 
     @contextlib.asynccontextmanager
     async def attempt(
@@ -76,12 +84,12 @@ class Limits:
             Throttled: too many wrong passwords, for this account or from this address.
         """
         account, network = account[:MAX_KEY_CHARACTERS], address_key(address)
-        limits = (
-            (self._by_address, network, "logins_by_address"),
-            (self._by_both, f"{account} {network}", "logins_by_account_and_address"),
-            (self._by_account, account, "logins_by_account"),
-        )
-        async with self._refunded(limits, address, user_id):
+        charges = [
+            Charge(self._limits.logins_by_address, network),
+            Charge(self._limits.logins_by_account_and_address, f"{account} {network}"),
+            Charge(self._limits.logins_by_account, account),
+        ]
+        async with self._refunded(charges, address, user_id):
             yield
 
     @contextlib.asynccontextmanager
@@ -91,8 +99,8 @@ class Limits:
         Raises:
             Throttled: too many bad tokens, or wrong passwords, from this address.
         """
-        limits = ((self._by_address, address_key(address), "logins_by_address"),)
-        async with self._refunded(limits, address, None):
+        charges = [Charge(self._limits.logins_by_address, address_key(address))]
+        async with self._refunded(charges, address, None):
             yield
 
     async def external_session(self, identity: ExternalIdentity, address: str) -> None:
@@ -101,33 +109,36 @@ class Limits:
         Raises:
             Throttled: too many sessions for this person.
         """
-        key = identity.fingerprint
-        await self._charge(self._external_sessions, key, "external_sessions", address, None)
+        charge = Charge(self._limits.external_sessions_by_person, identity.fingerprint)
+        await self._charge([charge], address, None)
 
     @contextlib.asynccontextmanager
     async def _refunded(
-        self, limits: Sequence[tuple[Throttle, str, str]], address: str, user_id: UserId | None
+        self, charges: Sequence[Charge], address: str, user_id: UserId | None
     ) -> AsyncIterator[None]:
-        """Charge all of the limits, and give it back unless what happens inside proves wrong."""
-        with contextlib.ExitStack() as refunds:
-            for throttle, key, limit in limits:
-                await self._charge(throttle, key, limit, address, user_id)
-                refunds.callback(throttle.refund, key)
-            try:
-                yield
-            except (InvalidCredentials, WrongPassword, InvalidExternalToken):
-                refunds.pop_all()
-                raise
+        """Charge all of them, and give it back unless what happens inside proves wrong."""
+        await self._charge(charges, address, user_id)
+        proved_wrong = False
+        try:
+            yield
+        except (InvalidCredentials, WrongPassword, InvalidExternalToken):
+            proved_wrong = True
+            raise
+        finally:
+            if not proved_wrong:
+                with contextlib.suppress(StoreUnavailable):  # it comes back by itself, later
+                    await self._throttle.refund(charges)
 
     async def _charge(
-        self, throttle: Throttle, key: str, limit: str, address: str, user_id: UserId | None
+        self, charges: Sequence[Charge], address: str, user_id: UserId | None
     ) -> None:
-        refusal = throttle.charge(key)
+        refusal = await self._throttle.charge(charges)
         if refusal is None:
             return
-        self._metrics.throttled(limit)
+        name = refusal.limit.name
+        self._metrics.throttled(name)
         if refusal.first:  # one row a streak: a flood of attempts must not fill the disk
-            _log.warning("throttled", limit=limit, address=address, user=user_id)
+            _log.warning("throttled", limit=name, address=address, user=user_id)
             with contextlib.suppress(StoreUnavailable):
                 await self._audit.append_audit(
                     AuditEntry(
@@ -135,7 +146,7 @@ class Limits:
                         kind="throttle",
                         user_id=user_id,
                         address=address,
-                        detail=limit,
+                        detail=name,
                     )
                 )
         raise Throttled(refusal.retry_after_s)

@@ -1,19 +1,23 @@
-"""What the use cases need of a store, so that PostgreSQL can stand where SQLite does, and of an
-identity provider, whose keys come from a file or from a URL.
+"""What the use cases need of stores, so that PostgreSQL can stand where SQLite and files do, and of
+an identity provider, whose keys come from a file or from a URL.
 
 Each method of a store is one transaction: it happens completely, durably and before it returns, or
-not at all. Every one of them may raise `StoreUnavailable`: nothing was changed, the same call may
-succeed later.
+not at all. Every one of them may raise `StoreUnavailable`: nothing was changed (or, when a
+connection broke at the wrong moment, it is not known whether), the same call may succeed later.
+Several services may share the stores of PostgreSQL; what is said of one call holds among them, too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 import msgspec
 
+from profile_service.allowances import Charge, Refusal
 from profile_service.external_people import ExternalIdentity
 from profile_service.key_sets import PublicKey
 from profile_service.rotation import Decision, PresentedRefresh, Session
+from profile_service.tokens import KeyRing
 from profile_service.users import Profile, User
 from shared.ids import SessionId, UserId
 from shared.revocation import HeldSession, Revocation
@@ -24,16 +28,24 @@ __all__ = [
     "ExternalKeys",
     "FeedEntry",
     "FeedPosition",
+    "KeySource",
+    "KeysUnusable",
     "LiveSession",
     "Rotation",
     "SessionStore",
     "StoreUnavailable",
+    "Stores",
+    "Throttle",
     "UserStore",
 ]
 
 
 class StoreUnavailable(Exception):
     """The store cannot do this now. Nothing was changed; the same call may succeed later."""
+
+
+class KeysUnusable(Exception):
+    """A signing key cannot be read or made. The message names it and says what is wrong."""
 
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -253,6 +265,63 @@ class SessionStore(Protocol):
     async def ping(self) -> None:
         """Return when the store answers."""
         ...
+
+
+class Throttle(Protocol):
+    """How much of their allowances people have used. It need not survive a crash."""
+
+    async def charge(self, charges: Sequence[Charge]) -> Refusal | None:
+        """Take an attempt from each of the allowances, or from none when one of them is used up.
+
+        The refusal is that of the first one that is used up.
+        """
+        ...
+
+    async def refund(self, charges: Sequence[Charge]) -> None:
+        """Give the attempts back: they turned out to be rightful ones."""
+        ...
+
+
+class KeySource(Protocol):
+    """Where the signing keys are kept. All services that issue tokens share them."""
+
+    async def load(self) -> KeyRing:
+        """Read all keys, making the first one when there is none.
+
+        Raises:
+            KeysUnusable: the message says which and why.
+        """
+        ...
+
+    async def load_if_changed(self) -> KeyRing | None:
+        """Read all keys again; None when they are what was read before.
+
+        Raises:
+            KeysUnusable: the message says which and why. Keep the keys that you have.
+        """
+        ...
+
+    async def rotate(self, keep_s: float) -> str:
+        """Make a new key, and remove those superseded `keep_s` ago; return the new one's id.
+
+        It signs as soon as every service has had the time to read it.
+
+        Raises:
+            KeysUnusable: the message says which and why.
+        """
+        ...
+
+
+class Stores(msgspec.Struct, frozen=True):
+    """Everything that is kept, over one engine."""
+
+    users: UserStore
+    sessions: SessionStore
+    throttle: Throttle
+    keys: KeySource
+    news: Callable[[Callable[[], None]], AbstractAsyncContextManager[None]]
+    """While the context lasts, call that function when another service may have appended to the
+    feed. It is a wake-up: it may come too often, and now and then not at all."""
 
 
 class ExternalKeys(Protocol):

@@ -8,6 +8,7 @@ import msgspec
 import structlog
 
 from profile_service.errors import InvalidAccessToken, InvalidRefreshToken, SessionNotFound
+from profile_service.key_watch import KeyWatch
 from profile_service.metrics import Metrics
 from profile_service.ports import AuditEntry, LiveSession, SessionStore
 from profile_service.revocations import RevocationFeed
@@ -55,6 +56,7 @@ class Sessions:
         rotations: RotationGroups,
         confirmations: Confirmations,
         tokens: TokenAuthority,
+        keys: KeyWatch,
         feed: RevocationFeed,
         metrics: Metrics,
         now_ms: Callable[[], int],
@@ -63,6 +65,7 @@ class Sessions:
         self._rotations = rotations
         self._confirmations = confirmations
         self._tokens = tokens
+        self._keys = keys
         self._feed = feed
         self._metrics = metrics
         self._now_ms = now_ms
@@ -73,7 +76,12 @@ class Sessions:
         Raises:
             InvalidAccessToken: it is not valid, or its session has ended.
         """
-        claims = self._tokens.check_access(access_token)
+        try:
+            claims = self._tokens.check_access(access_token)
+        except InvalidAccessToken:
+            if not await self._keys.look_for_key_of(access_token):
+                raise
+            claims = self._tokens.check_access(access_token)
         found = await self._store.live_sessions([claims.sid], self._now_ms())
         if not found or not _matches(claims, found[0]):
             raise InvalidAccessToken("the session has ended")
@@ -86,7 +94,12 @@ class Sessions:
         Raises:
             InvalidRefreshToken: it buys nothing; a replayed one has ended its session.
         """
-        claims = self._tokens.check_refresh(refresh_token)
+        try:
+            claims = self._tokens.check_refresh(refresh_token)
+        except InvalidRefreshToken:
+            if not await self._keys.look_for_key_of(refresh_token):
+                raise
+            claims = self._tokens.check_refresh(refresh_token)
         audit = AuditEntry(
             at_ms=self._now_ms(), kind="refresh", session_id=claims.sid, address=address
         )
@@ -110,7 +123,7 @@ class Sessions:
         """
         checked = []
         for number, pair in enumerate(pairs, start=1):
-            checked.append(self._check(pair))
+            checked.append(self._check(pair) or await self._check_with_new_keys(pair))
             if number % CHECKS_PER_TURN == 0:
                 await asyncio.sleep(0)
         wanted = {found.access.sid for found in checked if found and not found.expired}
@@ -174,6 +187,13 @@ class Sessions:
         if (refresh.sid, refresh.sub) != (access.sid, access.sub):
             return None
         return _CheckedPair(access, expired, refresh, pair.refresh_token)
+
+    async def _check_with_new_keys(self, pair: TokenPair) -> "_CheckedPair | None":
+        """Check a refused pair again if a key that it needs has become known."""
+        for token in (pair.access_token, pair.refresh_token):
+            if token is not None and await self._keys.look_for_key_of(token):
+                return self._check(pair)
+        return None
 
     async def _introspect_refreshed(self, pair: "_CheckedPair") -> Introspection:
         try:

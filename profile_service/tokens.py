@@ -154,6 +154,15 @@ class TokenAuthority:
         """Tell whether the token's time is over."""
         return claims.exp <= self._now()
 
+    def lacks_key_of(self, token: str) -> bool:
+        """Tell whether a token names a key that is not known here."""
+        if len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():
+            return False
+        try:
+            return _unverified_header(token).kid not in self._keys.verifying
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return False
+
     def _issue(self, kind: str, session: Session, token_version: int, lifetime_s: int) -> str:
         now = int(self._now())
         claims = TokenClaims(

@@ -7,19 +7,20 @@ import argon2
 import structlog
 
 from profile_service.accounts import Accounts
+from profile_service.allowances import Limit
 from profile_service.external_accounts import ExternalAccounts
 from profile_service.external_tokens import ClaimNames, ExternalTokens
-from profile_service.limits import Limits
+from profile_service.key_watch import KeyWatch
+from profile_service.limits import Limits, LimitSet
 from profile_service.metrics import Metrics
 from profile_service.passwords import BoundedExecutor, Passwords
-from profile_service.ports import ExternalKeys, SessionStore, UserStore
+from profile_service.ports import ExternalKeys, Stores
 from profile_service.profiles import Profiles
 from profile_service.records import Records
 from profile_service.revocations import RevocationFeed
 from profile_service.rotations import Confirmations, RotationGroups
 from profile_service.sessions import Sessions
 from profile_service.settings import Settings
-from profile_service.throttle import Throttle
 from profile_service.tokens import TokenAuthority
 
 __all__ = ["Parts", "UseCases", "build_use_cases"]
@@ -37,9 +38,9 @@ class Parts:
     settings: Settings
     now: Callable[[], float]
     monotonic: Callable[[], float]
-    users: UserStore
-    sessions: SessionStore
+    stores: Stores
     tokens: TokenAuthority
+    keys: KeyWatch
     feed: RevocationFeed
     metrics: Metrics
     hashing: BoundedExecutor
@@ -71,22 +72,23 @@ def build_use_cases(parts: Parts, external_keys: ExternalKeys | None) -> UseCase
         if external_keys is None
         else _external(parts, records, limits, accounts, external_keys)
     )
-    profiles = Profiles(parts.users, now_ms=parts.now_ms)
+    profiles = Profiles(parts.stores.users, now_ms=parts.now_ms)
     return UseCases(accounts, external, profiles, _sessions(parts))
 
 
 def _sessions(parts: Parts) -> Sessions:
     rotations = RotationGroups(
-        parts.sessions,
+        parts.stores.sessions,
         grace_s=parts.settings.refresh_grace_s,
         refresh_lifetime_s=parts.settings.refresh_token_lifetime_s,
         now_ms=parts.now_ms,
     )
     return Sessions(
-        store=parts.sessions,
+        store=parts.stores.sessions,
         rotations=rotations,
-        confirmations=Confirmations(parts.sessions),
+        confirmations=Confirmations(parts.stores.sessions),
         tokens=parts.tokens,
+        keys=parts.keys,
         feed=parts.feed,
         metrics=parts.metrics,
         now_ms=parts.now_ms,
@@ -101,8 +103,8 @@ def _accounts(parts: Parts, records: Records, limits: Limits) -> Accounts:
         time_cost=settings.argon2_time_cost, memory_cost=settings.argon2_memory_kib, parallelism=1
     )
     return Accounts(
-        users=parts.users,
-        sessions=parts.sessions,
+        users=parts.stores.users,
+        sessions=parts.stores.sessions,
         passwords=Passwords(hasher, parts.hashing, parts.judging),
         tokens=parts.tokens,
         limits=limits,
@@ -134,8 +136,8 @@ def _external(
     )
     return ExternalAccounts(
         accounts=accounts,
-        users=parts.users,
-        sessions=parts.sessions,
+        users=parts.stores.users,
+        sessions=parts.stores.sessions,
         external_tokens=tokens,
         tokens=parts.tokens,
         limits=limits,
@@ -148,20 +150,22 @@ def _external(
 def _limits(parts: Parts) -> Limits:
     settings = parts.settings
 
-    def throttle(attempts: int, window_s: float) -> Throttle:
-        return Throttle(attempts, window_s, now=parts.monotonic)
-
+    login_s = settings.login_window_s
+    limits = LimitSet(
+        Limit("sign_ups", settings.sign_ups_per_address, settings.sign_up_window_s),
+        Limit("logins_by_address", settings.login_attempts_per_address, login_s),
+        Limit(
+            "logins_by_account_and_address",
+            settings.login_attempts_per_account_and_address,
+            login_s,
+        ),
+        Limit("logins_by_account", settings.login_attempts_per_account, login_s),
+        Limit("external_sessions", settings.external_sessions_per_person, login_s),
+    )
     return Limits(
-        sign_ups_by_address=throttle(settings.sign_ups_per_address, settings.sign_up_window_s),
-        logins_by_address=throttle(settings.login_attempts_per_address, settings.login_window_s),
-        logins_by_account_and_address=throttle(
-            settings.login_attempts_per_account_and_address, settings.login_window_s
-        ),
-        logins_by_account=throttle(settings.login_attempts_per_account, settings.login_window_s),
-        external_sessions_by_person=throttle(
-            settings.external_sessions_per_person, settings.login_window_s
-        ),
-        audit=parts.sessions,
+        limits,
+        parts.stores.throttle,
+        audit=parts.stores.sessions,
         metrics=parts.metrics,
         now_ms=parts.now_ms,
     )

@@ -1,6 +1,6 @@
-"""What can be wrong with a database of either engine."""
+"""What can be wrong with a database of either engine, or on the way from one to the other."""
 
-__all__ = ["DatabaseInUse", "DatabaseUnavailable"]
+__all__ = ["DatabaseInUse", "DatabaseUnavailable", "RelocationRefused"]
 
 
 class DatabaseUnavailable(Exception):
@@ -13,3 +13,7 @@ class DatabaseUnavailable(Exception):
 
 class DatabaseInUse(Exception):
     """Another process has this database open. Stop that one, or use another data directory."""
+
+
+class RelocationRefused(Exception):
+    """A move to another engine cannot be done, or is not complete; the message says what to do."""

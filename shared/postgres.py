@@ -137,14 +137,14 @@ class Postgres:
         """Open a connection of the caller's own, such as one that listens.
 
         Raises:
-            DatabaseUnavailable: away.
+            DatabaseUnavailable: away, or lost inside the context.
         """
         with _faults_translated():
             connection = await asyncpg.connect(**self._options)
-        try:
-            yield connection
-        finally:
-            connection.terminate()
+            try:
+                yield connection
+            finally:
+                connection.terminate()
 
     async def close(self) -> None:
         """Wait for what is under way, for some seconds, then close every connection."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from shared.database import DatabaseUnavailable
+from shared.database import DatabaseUnavailable, RelocationRefused
 from shared.postgres import Connection, Postgres
 from shared.sqlite import lock
 
@@ -26,10 +26,6 @@ CHUNK_ROWS = 2000
 _UNFINISHED = "unfinished_move"
 
 Row = tuple[Any, ...]
-
-
-class RelocationRefused(Exception):
-    """The move cannot be done, or is not complete; the message says why and what to do."""
 
 
 class Table(msgspec.Struct, frozen=True):

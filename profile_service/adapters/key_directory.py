@@ -15,15 +15,12 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from profile_service.ports import KeysUnusable
 from profile_service.tokens import KeyRing, key_id
 
-__all__ = ["KeyDirectory", "KeysUnusable"]
+__all__ = ["KeyDirectory"]
 
 _TIME_FORMAT = "%Y%m%dT%H%M%S%fZ"
-
-
-class KeysUnusable(Exception):
-    """A key file cannot be read or made. The message names it and says what is wrong."""
 
 
 class KeyDirectory:
@@ -34,12 +31,41 @@ class KeyDirectory:
         self._now = now
         self._seen: frozenset[str] = frozenset()
 
-    def load(self) -> KeyRing:
-        """Read all keys, making the first one when there is none.
+    async def load(self) -> KeyRing:
+        """See `KeySource`."""
+        return self._load()
+
+    async def load_if_changed(self) -> KeyRing | None:
+        """See `KeySource`."""
+        if frozenset(file.name for file in self._files()) == self._seen:
+            return None
+        return self._load()
+
+    async def rotate(self, keep_s: float) -> str:
+        """See `KeySource`. The new key signs as soon as it is read, which is one directory away."""
+        self._load()
+        try:
+            made = self._make()
+            files = self._files()
+            for file, successor in itertools.pairwise(files):
+                if _made_at_s(successor) <= self._now() - keep_s:
+                    file.unlink()
+        except OSError as error:
+            raise KeysUnusable(f"signing keys in {self._path}: {error}") from error
+        return made
+
+    def read(self) -> list[tuple[float, Ed25519PrivateKey]]:
+        """Read every key with the time at which it was made, in seconds; the newest one signs.
 
         Raises:
             KeysUnusable: the message says which file and why.
         """
+        try:
+            return [(_made_at_s(file), _read(file)) for file in self._files()]
+        except OSError as error:
+            raise KeysUnusable(f"signing keys in {self._path}: {error}") from error
+
+    def _load(self) -> KeyRing:
         try:
             self._path.mkdir(parents=True, exist_ok=True, mode=0o700)
             if not self._files():
@@ -51,35 +77,6 @@ class KeyDirectory:
         self._seen = frozenset(file.name for file in files)
         older = (key.public_key() for key in keys[:-1])
         return KeyRing(keys[-1], {key_id(key): key for key in older})
-
-    def load_if_changed(self) -> KeyRing | None:
-        """Read all keys again if files came or went since; None when they did not.
-
-        Raises:
-            KeysUnusable: the message says which file and why. Keep the keys that you have.
-        """
-        if frozenset(file.name for file in self._files()) == self._seen:
-            return None
-        return self.load()
-
-    def rotate(self, keep_s: float) -> str:
-        """Make a new key, which signs from now on, and remove those superseded `keep_s` ago.
-
-        Returns the new key's id.
-
-        Raises:
-            KeysUnusable: the message says which file and why.
-        """
-        self.load()
-        try:
-            made = self._make()
-            files = self._files()
-            for file, successor in itertools.pairwise(files):
-                if _made_at_s(successor) <= self._now() - keep_s:
-                    file.unlink()
-        except OSError as error:
-            raise KeysUnusable(f"signing keys in {self._path}: {error}") from error
-        return made
 
     def _files(self) -> list[Path]:
         return sorted(self._path.glob("*.pem"))

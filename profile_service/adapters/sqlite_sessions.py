@@ -5,17 +5,15 @@ from collections.abc import Sequence
 
 import msgspec
 
+from profile_service.adapters.rows import SESSION_COLUMNS, live_session_from_row, session_from_row
 from profile_service.adapters.sqlite_access import StoreDatabase
 from profile_service.adapters.sqlite_rows import (
     LIVE_SESSION,
-    SESSION_COLUMNS,
     append_audit,
     append_revocation,
     end_sessions,
     insert_session,
     live_session,
-    live_session_from_row,
-    session_from_row,
 )
 from profile_service.ports import AuditEntry, FeedEntry, FeedPosition, LiveSession, Rotation
 from profile_service.rotation import (

@@ -5,16 +5,14 @@ from collections.abc import Sequence
 
 import msgspec
 
+from profile_service.adapters.rows import USER_COLUMNS, encode_profile, user_from_row
 from profile_service.adapters.sqlite_access import StoreDatabase
 from profile_service.adapters.sqlite_rows import (
-    USER_COLUMNS,
     append_audit,
     append_revocation,
-    encode_profile,
     end_sessions,
     insert_session,
     live_session,
-    user_from_row,
 )
 from profile_service.errors import UsernameTaken
 from profile_service.external_people import ExternalIdentity

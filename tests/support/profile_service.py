@@ -25,6 +25,7 @@ from profile_service.ports import (
     Credentials,
     FeedEntry,
     FeedPosition,
+    KeysUnusable,
     LiveSession,
     Rotation,
 )
@@ -36,6 +37,7 @@ from profile_service.rotation import (
     decide,
 )
 from profile_service.server import Server, bind
+from profile_service.tokens import KeyRing
 from profile_service.users import Profile, User, canonical_username
 from shared.ids import SessionId, UserId
 from shared.revocation import HeldSession, Revocation
@@ -49,6 +51,7 @@ __all__ = [
     "MemoryUserStore",
     "RunningService",
     "SpawnedService",
+    "UnchangedKeys",
     "bearer",
     "fast_settings",
     "running_service",
@@ -398,6 +401,22 @@ class MemorySessionStore:
 
     async def ping(self) -> None:
         return
+
+
+class UnchangedKeys:
+    """`KeySource` with the keys that it was given."""
+
+    def __init__(self, keys: KeyRing) -> None:
+        self.keys = keys
+
+    async def load(self) -> KeyRing:
+        return self.keys
+
+    async def load_if_changed(self) -> KeyRing | None:
+        return None
+
+    async def rotate(self, keep_s: float) -> str:
+        raise KeysUnusable("these keys are for ever")
 
 
 def fast_settings(data_dir: Path, **changes: Any) -> Settings:

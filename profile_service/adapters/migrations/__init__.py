@@ -1,1 +1,1 @@
-"""The schema of `users.db`, one numbered step a file."""
+"""The schema of the profile service: the same numbered steps for each engine."""

@@ -1,4 +1,4 @@
-"""What every `UserStore` and `SessionStore` does: SQLite's, and the ones in memory."""
+"""What every `UserStore` and `SessionStore` does: SQLite's, PostgreSQL's, and those in memory."""
 
 import dataclasses
 from collections.abc import AsyncIterator
@@ -7,9 +7,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from profile_service.adapters.postgres_sessions import PostgresSessionStore
+from profile_service.adapters.postgres_users import PostgresUserStore
 from profile_service.adapters.sqlite_sessions import SqliteSessionStore
+from profile_service.adapters.sqlite_stores import MIGRATIONS
 from profile_service.adapters.sqlite_users import SqliteUserStore
-from profile_service.app import MIGRATIONS
 from profile_service.errors import UsernameTaken
 from profile_service.external_people import ExternalIdentity
 from profile_service.ports import AuditEntry, FeedPosition, SessionStore, UserStore
@@ -23,6 +25,7 @@ from profile_service.users import Profile, User
 from shared.ids import SessionId, UserId, new_session_id, new_user_id
 from shared.revocation import HeldSession, Revocation
 from shared.sqlite import Database
+from tests.support.profile_postgres import migrated_postgres
 from tests.support.profile_service import MemorySessionStore, MemoryStorage, MemoryUserStore
 
 NOW_MS = 1_700_000_000_000
@@ -107,8 +110,12 @@ def presented(session: Session, generation: int = 1, version: int = 1) -> Presen
     )
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
 async def stores(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Stores]:
+    if request.param == "postgresql":
+        async with migrated_postgres(request.getfixturevalue("postgres_databases")) as postgres:
+            yield Stores(PostgresUserStore(postgres), PostgresSessionStore(postgres))
+        return
     if request.param == "memory":
         storage = MemoryStorage()
         yield Stores(MemoryUserStore(storage), MemorySessionStore(storage))
@@ -424,6 +431,16 @@ async def test_pruning_keeps_the_newest_revocation(stores: Stores) -> None:
     )
     assert again == 0
     assert await stores.live(session) == set()
+
+
+async def test_text_that_cannot_be_stored_is_nobody(stores: Stores) -> None:
+    await stores.add("bob")
+    assert await stores.users.user_by_name("bob\0") is None
+    assert await stores.users.credentials("bob\0") is None
+    assert await stores.users.users([UserId("\0")]) == []
+    assert await stores.users.deleted_users([UserId("\0")]) == []
+    assert await stores.users.user_by_identity(ExternalIdentity("\0", "42")) is None
+    assert await stores.sessions.live_sessions([SessionId("\0")], NOW_MS) == []
 
 
 async def test_a_store_answers(stores: Stores) -> None:

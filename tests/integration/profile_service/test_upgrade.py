@@ -11,7 +11,7 @@ import yoyo
 from profile_service.adapters.sqlite_users import SqliteUserStore
 from shared.sqlite import Database
 
-MIGRATIONS = "profile_service.adapters.migrations"
+MIGRATIONS = "profile_service.adapters.migrations.sqlite"
 
 
 def made_by_the_first_version(path: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from profile_service.errors import InvalidAccessToken, InvalidRefreshToken
+from profile_service.key_watch import KeyWatch
 from profile_service.metrics import Metrics
 from profile_service.ports import AuditEntry
 from profile_service.revocations import RevocationFeed
@@ -24,6 +25,7 @@ from tests.support.profile_service import (
     MemorySessionStore,
     MemoryStorage,
     MemoryUserStore,
+    UnchangedKeys,
 )
 
 GRACE_S = 30
@@ -66,6 +68,7 @@ class RefreshMachine(RuleBasedStateMachine):
             rotations=rotations,
             confirmations=Confirmations(store),
             tokens=self.tokens,
+            keys=KeyWatch(UnchangedKeys(KEYS), self.tokens, monotonic=self.clock),
             feed=RevocationFeed(store),
             metrics=Metrics(),
             now_ms=self.now_ms,

@@ -1,0 +1,1 @@
+"""The schema of `users.db`, one numbered step a file."""

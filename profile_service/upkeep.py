@@ -1,0 +1,106 @@
+"""What operators do to the service's data: the commands of `python -m profile_service`."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from profile_service.adapters.sqlite_life import DATABASE_NAME, begin_new_life
+from profile_service.adapters.sqlite_stores import key_directory
+from profile_service.app import Settings, open_stores
+from shared.sqlite_backup import back_up, restore
+
+__all__ = ["WrongEngine", "begin_life_after_restore", "copy", "move", "put_back", "rotate_keys"]
+
+ROTATED_KEY_MARGIN_S = 86_400
+"""A key is kept this much longer than the longest-lived token that it signed."""
+
+
+class WrongEngine(Exception):
+    """This is done in another way for the engine that the settings choose; the message says how."""
+
+
+async def rotate_keys(settings: Settings) -> str:
+    """Make a new signing key, and return its id. Services may be running.
+
+    Raises:
+        DatabaseUnavailable, StoreUnavailable, KeysUnusable: it cannot be made now.
+        ValueError, OSError: the service secret or the database's URL cannot be used.
+    """
+    keep_s = settings.refresh_token_lifetime_s + ROTATED_KEY_MARGIN_S
+    if settings.postgresql_url() is None:
+        return await key_directory(settings.data_dir, now=time.time).rotate(keep_s)
+    async with open_stores(settings, time.time, time.monotonic) as stores:
+        return await stores.keys.rotate(keep_s)
+
+
+def copy(settings: Settings, backup: Path) -> None:
+    """Copy the database to a file that does not exist yet; see `back_up`.
+
+    Raises:
+        WrongEngine: PostgreSQL has its own ways.
+        BackupUnusable: the message says why.
+    """
+    _require_sqlite(settings, "pg_dump or a base backup")
+    back_up(settings.data_dir / DATABASE_NAME, backup)
+
+
+def put_back(settings: Settings, backup: Path) -> Path | None:
+    """Put such a copy in the database's place; see `restore`.
+
+    Raises:
+        WrongEngine: PostgreSQL has its own ways.
+        BackupUnusable: the message says why.
+        DatabaseInUse: the service is running.
+    """
+    _require_sqlite(
+        settings, "pg_restore or recovery, then `python -m profile_service after-restore`"
+    )
+    return restore(backup, settings.data_dir / DATABASE_NAME, begin_new_life)
+
+
+async def begin_life_after_restore(settings: Settings) -> None:
+    """Log everybody out, after PostgreSQL was put back to an earlier time.
+
+    Raises:
+        WrongEngine: `restore` does it for SQLite.
+        DatabaseUnavailable: nothing was changed.
+        ValueError, OSError: the database's URL cannot be used.
+    """
+    url = _require_postgresql(settings, "`restore` does this itself")
+    from profile_service.adapters import postgres_life  # noqa: PLC0415 - only when it is chosen
+
+    await postgres_life.begin_new_life(url)
+
+
+async def move(settings: Settings, report: Callable[[str, int], None]) -> list[str]:
+    """Copy everything from the data directory to PostgreSQL; return a line for each table.
+
+    Raises:
+        WrongEngine: no URL is set.
+        DatabaseInUse: the service is running.
+        DatabaseUnavailable, KeysUnusable, RelocationRefused: the message says why.
+        ValueError, OSError: the service secret or the database's URL cannot be used.
+    """
+    url = _require_postgresql(settings, "set it to where everything goes")
+    from profile_service.adapters import relocation  # noqa: PLC0415 - only when it is chosen
+
+    moved = await relocation.move_to_postgres(
+        settings.data_dir,
+        key_directory(settings.data_dir, now=time.time),
+        url,
+        settings.shared_secret(),
+        report,
+    )
+    return [f"{one.table}: {one.rows} rows, checksum {one.checksum}" for one in moved]
+
+
+def _require_sqlite(settings: Settings, instead: str) -> None:
+    if settings.postgresql_url() is not None:
+        raise WrongEngine(f"DUET_DATABASE_URL is set: use PostgreSQL's {instead}")
+
+
+def _require_postgresql(settings: Settings, hint: str) -> str:
+    url = settings.postgresql_url()
+    if url is None:
+        raise WrongEngine(f"DUET_DATABASE_URL is not set: {hint}")
+    return url
