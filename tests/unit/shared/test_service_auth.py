@@ -79,6 +79,16 @@ def test_token_outside_its_life_is_refused(
         credentials.verify(token)
 
 
+def test_token_that_was_good_is_refused_once_it_is_too_old(
+    credentials: ServiceCredentials, clock: ManualClock
+) -> None:
+    token = credentials.authorization()
+    assert credentials.verify(token) == "ws_gateway"
+    clock.advance(65)
+    with pytest.raises(ServiceAuthError):
+        credentials.verify(token)
+
+
 @pytest.mark.parametrize(
     "header", [None, "", "Bearer", "Bearer ", "Basic abc", "Bearer nonsense", "Bearer a.b.c"]
 )
