@@ -24,6 +24,8 @@ __all__ = [
     "Erasure",
     "Event",
     "EventKind",
+    "Evicted",
+    "Look",
     "Mark",
     "Marked",
     "Message",
@@ -31,6 +33,7 @@ __all__ = [
     "NotFound",
     "Notice",
     "Outcome",
+    "PeersChanged",
     "PresenceNotice",
     "Published",
     "Receipt",
@@ -44,7 +47,7 @@ MAX_TEXT_CHARACTERS = 4000
 MAX_CLIENT_ID_CHARACTERS = 64
 
 
-class Message(msgspec.Struct, frozen=True, gc=False):
+class Message(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A stored message as it is now. A deleted one keeps its place and loses its text."""
 
     conversation: ConversationId
@@ -145,7 +148,7 @@ class EventKind(enum.IntEnum):
     """One of the two people deleted their account: all of their messages lost their text."""
 
 
-class Event(msgspec.Struct, frozen=True, gc=False):
+class Event(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """An entry of the log: something both people see, each in the order of their positions.
 
     Who did it is always the sender of the message. For `ERASED` the message stands for its sender;
@@ -207,14 +210,14 @@ class Unfinished(msgspec.Struct, frozen=True, gc=False):
 Outcome: TypeAlias = Appended | Marked | Conflict | NotFound | NotAuthor | Blocked | Unfinished
 
 
-class Published(msgspec.Struct, frozen=True, gc=False):
+class Published(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="published"):
     """An event that is on disk, and the connection that caused it, which has its ack instead."""
 
     event: Event
     origin: ConnectionId | None
 
 
-class Receipt(msgspec.Struct, frozen=True, gc=False):
+class Receipt(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="receipt"):
     """A person's marks moved; the peer sees `read` only if the person shares it.
 
     The peer is not told at all when a private `read` is all that moved (`is_private`): the moment
@@ -231,7 +234,7 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     is_private: bool = False
 
 
-class TypingNotice(msgspec.Struct, frozen=True, gc=False):
+class TypingNotice(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="typing"):
     """A person began or stopped typing to another. May be lost."""
 
     user: UserId
@@ -239,7 +242,7 @@ class TypingNotice(msgspec.Struct, frozen=True, gc=False):
     active: bool
 
 
-class PresenceNotice(msgspec.Struct, frozen=True, gc=False):
+class PresenceNotice(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="presence"):
     """A person came or went; for `to`, who share a conversation with them. May be lost."""
 
     user: UserId
@@ -248,7 +251,30 @@ class PresenceNotice(msgspec.Struct, frozen=True, gc=False):
     last_seen_ms: int | None
 
 
-Notice: TypeAlias = Published | Receipt | TypingNotice | PresenceNotice
+class PeersChanged(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="peers"):
+    """What a person shares, or with whom, has changed: for every gateway where they are."""
+
+    user: UserId
+
+
+class Evicted(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="evicted"):
+    """A person's connection makes room for a newer one: for the gateway that has it."""
+
+    user: UserId
+    connection: ConnectionId
+
+
+class Look(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="look"):
+    """A person's log may have grown unheard: for every gateway that follows it."""
+
+    user: UserId
+
+
+Notice: TypeAlias = (
+    Published | Receipt | TypingNotice | PresenceNotice | PeersChanged | Evicted | Look
+)
+"""What gateways tell each other. The tags are on the wire between them: add, never change; a new
+field goes to the end and has a default."""
 
 
 def is_valid_client_id(client_id: str) -> bool:

@@ -62,6 +62,8 @@ class GroupCommit(Generic[Item, Outcome]):
         self._wake = asyncio.Event()
         self._draining = False
         self._ended = False
+        self._committing = False
+        self._reported: list[asyncio.Future[None]] = []
 
     @property
     def waiting(self) -> int:
@@ -81,6 +83,13 @@ class GroupCommit(Generic[Item, Outcome]):
             self._wake.set()
         self._waiting.append(item)
 
+    async def settled(self) -> None:
+        """Wait until the batch that is being committed now, if any, was handed to `committed`."""
+        if self._committing:
+            reported = asyncio.get_running_loop().create_future()
+            self._reported.append(reported)
+            await reported
+
     async def run(self) -> None:
         """Commit batches until `drain` was called and nothing waits."""
         while True:
@@ -95,12 +104,18 @@ class GroupCommit(Generic[Item, Outcome]):
                 self._wake.clear()
             oldest_at, started_at = self._oldest_at, time.perf_counter()
             self._oldest_at = started_at  # of those that had to stay behind, near enough
+            self._committing = True
             outcomes = await self._outcomes(items)
+            self._committing = False
             now = time.perf_counter()
             try:
                 self._committed(Batch(items, outcomes, now - started_at, now - oldest_at))
             except Exception:
                 _log.exception("reporting a committed batch failed", items=len(items))
+            for reported in self._reported:
+                if not reported.done():
+                    reported.set_result(None)
+            self._reported.clear()
 
     def drain(self) -> None:
         """Let `run` return once what waits is committed."""

@@ -117,13 +117,17 @@ class Messenger:
                 change.recipient, lambda verdict: self._looked_up(submission, verdict)
             )
 
+    def refuse_changes_of(self, user_id: UserId) -> None:
+        """Take nothing more of somebody who deleted the account, nor what waits for a look-up."""
+        self._gone.add(user_id)
+
     async def erase(self, user_id: UserId) -> None:
         """Take the text from every message of a user who is gone. Safe to repeat.
 
         Raises:
             StoreUnavailable: not finished; call again later.
         """
-        self._gone.add(user_id)
+        self.refuse_changes_of(user_id)
         # This finds nothing, and comes behind what they sent before and waits in the queue.
         await self._erase_in(
             user_id, conversation_id(user_id, user_id), {ErrorCode.MESSAGE_NOT_FOUND}
@@ -139,6 +143,10 @@ class Messenger:
         self.submit(Erasure(user_id, conversation), waiter)
         if await waiter.answered not in expected:
             raise StoreUnavailable("while erasing")
+
+    async def settled(self) -> None:
+        """Wait until what is being committed now, if anything, is published."""
+        await self._committer.settled()
 
     async def run(self) -> None:
         """Commit what is submitted until `drain` has been called and nothing waits."""

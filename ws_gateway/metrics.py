@@ -78,6 +78,15 @@ class Metrics:
             registry=self.registry,
         )
 
+        self.bus_dropped = self._counter(
+            "duet_gateway_bus_dropped_total",
+            "Notices to other gateways that were dropped; they look at the store instead.",
+        )
+        self.healed = self._counter(
+            "duet_gateway_healed_events_total",
+            "Events that were read from the store because the bus did not bring them.",
+        )
+
     def closed(self, code: int | None) -> None:
         """Count a connection that ended; clients must not make up label values."""
         known = code if code is None or code in _KNOWN_CLOSES else "other"

@@ -15,8 +15,8 @@ from ws_gateway.ports.archive import (
     SearchPage,
     Trace,
 )
-from ws_gateway.ports.bus import MessageBus, Receiver
-from ws_gateway.ports.messages import EventPage, MessageStore, StoreUnavailable
+from ws_gateway.ports.bus import MessageBus, Receiver, UserBus
+from ws_gateway.ports.messages import EventPage, MessageStore, SharedLogs, StoreUnavailable
 from ws_gateway.ports.people import PeopleStore, Preferences
 from ws_gateway.ports.profile import (
     FeedEvent,
@@ -48,9 +48,11 @@ __all__ = [
     "RevocationFeed",
     "SearchHit",
     "SearchPage",
+    "SharedLogs",
     "StoreUnavailable",
     "Stores",
     "Trace",
+    "UserBus",
     "UserDirectory",
 ]
 

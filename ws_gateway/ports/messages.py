@@ -8,7 +8,7 @@ import msgspec
 from shared.ids import ConversationId, UserId
 from ws_gateway.conversations import Change, Event, Outcome
 
-__all__ = ["EventPage", "MessageStore", "StoreUnavailable"]
+__all__ = ["EventPage", "MessageStore", "SharedLogs", "StoreUnavailable"]
 
 
 class StoreUnavailable(Exception):
@@ -88,4 +88,25 @@ class MessageStore(Protocol):
 
     async def is_available(self) -> bool:
         """Whether the store answers a trivial read."""
+        ...
+
+
+class SharedLogs(Protocol):
+    """The logs of people, to which other gateways write as well.
+
+    Positions of one person are 1, 2, 3 … without holes, in the order of the commits.
+    """
+
+    async def positions_of(self, user_ids: Sequence[UserId]) -> list[int]:
+        """Return where the logs of these users end; see `MessageStore.position_of`."""
+        ...
+
+    async def events_after(self, user_id: UserId, position: int, limit: int) -> EventPage:
+        """Return what concerns a user after `position`; see `MessageStore`."""
+        ...
+
+    async def receipts_after(
+        self, user_id: UserId, position: int
+    ) -> list[tuple[ConversationId, UserId, int, int]]:
+        """Return marks that moved after `position`; see `MessageStore`."""
         ...
