@@ -13,7 +13,7 @@ from shared.service_auth import ServiceCredentials
 from ws_gateway.adapters.local_bus import LocalBus
 from ws_gateway.adapters.profile_client import ProfileClient
 from ws_gateway.adapters.sqlite_life import DATABASE_NAME
-from ws_gateway.adapters.sqlite_stores import open_sqlite_stores
+from ws_gateway.adapters.sqlite_stores import SqliteStores, open_sqlite_stores
 from ws_gateway.connection import Connection
 from ws_gateway.conversations import MAX_TEXT_CHARACTERS
 from ws_gateway.delivery.broadcast import Broadcast
@@ -207,17 +207,25 @@ async def serving(
             )
             stack.push_async_callback(client.close)
             profile = client
-        stores = await stack.enter_async_context(
-            open_sqlite_stores(
-                settings.data_dir / DATABASE_NAME, busy_timeout_s=settings.database_busy_timeout_s
-            )
-        )
-        gateway = Gateway(
-            settings, stores, profile, metrics, position=stores.messages.position, now=now
-        )
+        stores = await stack.enter_async_context(_open_stores(settings))
+        position = stores.messages.position if isinstance(stores, SqliteStores) else 0
+        gateway = Gateway(settings, stores, profile, metrics, position=position, now=now)
         async with _running(gateway, settings.gateway_shutdown_timeout_s):
             gateway.host, gateway.port = await gateway.server.start(gateway.host, gateway.port)
             yield gateway
+
+
+def _open_stores(settings: Settings) -> contextlib.AbstractAsyncContextManager[Stores]:
+    """Open the engine that the settings choose."""
+    url = settings.postgresql_url()
+    if url is None:
+        path = settings.data_dir / DATABASE_NAME
+        return open_sqlite_stores(path, busy_timeout_s=settings.database_busy_timeout_s)
+    from ws_gateway.adapters.postgres_stores import (  # noqa: PLC0415 - who keeps a file pays nothing
+        open_postgres_stores,
+    )
+
+    return open_postgres_stores(url)
 
 
 @contextlib.asynccontextmanager
