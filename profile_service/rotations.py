@@ -6,17 +6,16 @@ about which tokens were shown go the same way.
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from profile_service.ports import AuditEntry, Rotation, SessionStore, StoreUnavailable
 from profile_service.rotation import PresentedRefresh
+from shared.batching import Batcher
 from shared.ids import SessionId
 
 __all__ = ["Confirmations", "RotationGroups"]
 
 MAX_GROUP = 256
-
-_Waiting = tuple[PresentedRefresh, AuditEntry, asyncio.Future[Rotation]]
 
 
 class RotationGroups:
@@ -38,8 +37,9 @@ class RotationGroups:
         self._grace_ms = int(grace_s * 1000)
         self._lifetime_ms = refresh_lifetime_s * 1000
         self._now_ms = now_ms
-        self._waiting: list[_Waiting] = []
-        self._committer: asyncio.Task[None] | None = None
+        self._groups: Batcher[tuple[PresentedRefresh, AuditEntry], Rotation] = Batcher(
+            self._rotate, max_batch=MAX_GROUP
+        )
 
     async def rotate(self, presented: PresentedRefresh, audit: AuditEntry) -> Rotation:
         """Decide about a presented refresh token; on return the outcome is on the disk.
@@ -47,37 +47,18 @@ class RotationGroups:
         Raises:
             StoreUnavailable: nothing was changed; presenting the same token again is right.
         """
-        outcome: asyncio.Future[Rotation] = asyncio.get_running_loop().create_future()
-        self._waiting.append((presented, audit, outcome))
-        if self._committer is None:
-            self._committer = asyncio.create_task(self._commit_all())
-        return await outcome
+        return await self._groups.submit((presented, audit))
 
-    async def _commit_all(self) -> None:
-        try:
-            while self._waiting:
-                group, self._waiting = self._waiting[:MAX_GROUP], self._waiting[MAX_GROUP:]
-                await self._commit(group)
-        finally:
-            self._committer = None
-
-    async def _commit(self, group: list[_Waiting]) -> None:
+    async def _rotate(
+        self, group: Sequence[tuple[PresentedRefresh, AuditEntry]]
+    ) -> Sequence[Rotation]:
         now_ms = self._now_ms()
-        try:
-            rotations = await self._store.rotate(
-                [(presented, audit) for presented, audit, _ in group],
-                now_ms=now_ms,
-                grace_ms=self._grace_ms,
-                expires_at_ms=now_ms + self._lifetime_ms,
-            )
-        except Exception as error:  # whatever it is, those who wait must learn of it
-            for _, _, outcome in group:
-                if not outcome.done():
-                    outcome.set_exception(error)
-            return
-        for (_, _, outcome), rotation in zip(group, rotations, strict=True):
-            if not outcome.done():
-                outcome.set_result(rotation)
+        return await self._store.rotate(
+            group,
+            now_ms=now_ms,
+            grace_ms=self._grace_ms,
+            expires_at_ms=now_ms + self._lifetime_ms,
+        )
 
 
 class Confirmations:

@@ -16,6 +16,7 @@ from profile_service.rotation import Decision, Session, is_acceptable
 from profile_service.rotations import Confirmations, RotationGroups
 from profile_service.tokens import TokenAuthority, TokenClaims
 from profile_service.users import User
+from shared.batching import Batcher
 from shared.ids import SessionId
 from shared.introspection import Introspection, IssuedTokens, TokenPair
 from shared.revocation import HeldSession
@@ -24,6 +25,9 @@ __all__ = ["Caller", "Refreshed", "Sessions"]
 
 CHECKS_PER_TURN = 32
 """Signature checks before other requests get a turn: at most about 6 ms of a core."""
+
+LOOKUPS_AT_ONCE = 256
+"""Sessions that requests which arrive together look up in one query."""
 
 _INACTIVE = Introspection(active=False)
 _log = structlog.get_logger(__name__)
@@ -69,6 +73,9 @@ class Sessions:
         self._feed = feed
         self._metrics = metrics
         self._now_ms = now_ms
+        self._lookups: Batcher[SessionId, LiveSession | None] = Batcher(
+            self._look_up, max_batch=LOOKUPS_AT_ONCE
+        )
 
     async def authenticate(self, access_token: str) -> Caller:
         """Find out who presents an access token.
@@ -82,11 +89,11 @@ class Sessions:
             if not await self._keys.look_for_key_of(access_token):
                 raise
             claims = self._tokens.check_access(access_token)
-        found = await self._store.live_sessions([claims.sid], self._now_ms())
-        if not found or not _matches(claims, found[0]):
+        live = await self._lookups.submit(claims.sid)
+        if live is None or not _matches(claims, live):
             raise InvalidAccessToken("the session has ended")
-        self._note_shown([(claims, found[0])])
-        return Caller(found[0].session, found[0].user)
+        self._note_shown([(claims, live)])
+        return Caller(live.session, live.user)
 
     async def refresh(self, refresh_token: str, *, address: str | None) -> Refreshed:
         """Exchange a refresh token for a new pair. The old one is used up.
@@ -204,8 +211,16 @@ class Sessions:
         return _active(access, refreshed.live.user, refreshed.tokens)
 
     async def _live_sessions(self, ids: Sequence[SessionId]) -> dict[SessionId, LiveSession]:
-        if not ids:
-            return {}
+        if len(ids) == 1:
+            live = await self._lookups.submit(ids[0])
+            return {} if live is None else {ids[0]: live}
+        return await self._read(ids) if ids else {}
+
+    async def _look_up(self, ids: Sequence[SessionId]) -> list[LiveSession | None]:
+        found = await self._read(list(dict.fromkeys(ids)))
+        return [found.get(session_id) for session_id in ids]
+
+    async def _read(self, ids: Sequence[SessionId]) -> dict[SessionId, LiveSession]:
         found = await self._store.live_sessions(ids, self._now_ms())
         return {live.session.id: live for live in found}
 

@@ -11,6 +11,7 @@ import httpx
 import httpx_sse
 import msgspec
 
+from shared.batching import Batcher
 from shared.ids import SessionId, UserId
 from shared.introspection import (
     INTROSPECT_PATH,
@@ -31,7 +32,6 @@ from shared.revocation import (
     SessionStatusRequest,
 )
 from shared.service_auth import ServiceCredentials
-from ws_gateway.batching import Batcher
 from ws_gateway.identity import Identity
 from ws_gateway.metrics import Metrics
 from ws_gateway.ports import FeedEvent, FeedReady, FeedReset, ProfileServiceUnavailable

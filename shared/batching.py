@@ -1,4 +1,4 @@
-"""Asks once for many: callers that wait at the same time share one call to another service."""
+"""Asks once for many: callers that wait at the same time share one call, or one query."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence

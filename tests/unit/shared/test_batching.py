@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 
+from shared.batching import Batcher
 from tests.support.waiting import Gate
-from ws_gateway.batching import Batcher
 
 
 class Oracle:
