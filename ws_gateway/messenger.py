@@ -264,7 +264,7 @@ class Messenger:
     ) -> None:
         metrics = self._metrics
         for outcome, count in counts.items():
-            metrics.changes.labels(outcome).inc(count)
+            metrics.changes[outcome].inc(count)
         metrics.batch_size.observe(len(batch.items))
         metrics.commit_seconds.observe(batch.commit_s)
         metrics.ack_seconds.observe(batch.longest_wait_s)

@@ -42,11 +42,15 @@ class Metrics:
             "duet_gateway_outbox_aborts_total",
             "Connections aborted because their reader fell behind.",
         )
-        self.changes = self._counter(
+        changes = self._counter(
             "duet_gateway_changes_total",
             "Messages, edits and deletions by outcome: stored, duplicate, refused, failed.",
             "outcome",
         )
+        self.changes = {
+            outcome: changes.labels(outcome)
+            for outcome in ("stored", "duplicate", "refused", "failed")
+        }
         self.batch_size = Histogram(
             "duet_gateway_commit_batch_messages",
             "Messages in one transaction.",
