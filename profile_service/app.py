@@ -29,6 +29,7 @@ from profile_service.server import Server, bind
 from profile_service.settings import Settings
 from profile_service.tokens import TokenAuthority
 from profile_service.use_cases import Parts, build_use_cases
+from shared.garbage import spare_the_start
 from shared.service_auth import ServiceCredentials
 
 __all__ = [
@@ -74,6 +75,7 @@ async def serve(settings: Settings) -> None:
                 shutdown_timeout_s=settings.profile_shutdown_timeout_s,
                 before_shutdown=service.feed.close,
             )
+            spare_the_start()
             host, port = listener.getsockname()[:2]
             _log.info("listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}")
             await server.serve([listener])

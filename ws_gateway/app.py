@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 
 import structlog
 
+from shared.garbage import spare_the_start
 from shared.ids import UserId
 from shared.service_auth import ServiceCredentials
 from ws_gateway.adapters.local_bus import LocalBus
@@ -179,6 +180,7 @@ async def run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with serving(settings) as gateway:
+        spare_the_start()
         _log.info("listening", url=gateway.url)
         hint = asyncio.create_task(_say_what_to_do_next(gateway, settings))
         await stop.wait()
