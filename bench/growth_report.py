@@ -31,7 +31,7 @@ class GrowthRecord(msgspec.Struct, kw_only=True):
 
 
 def growth_plot(record: GrowthRecord) -> str:
-    """Draw throughput and latencies against each size, as an SVG document."""
+    """Draw throughput, latencies and processor time against each size, as an SVG document."""
     panels = []
     for growth in record.axes:
         x = Axis(label=growth.what, scale="log", zero_at=_below(growth.costs))
@@ -48,8 +48,20 @@ def growth_plot(record: GrowthRecord) -> str:
                 x,
                 Axis(label="latency", scale="log", unit="ms"),
             ),
+            panel(
+                "Processor time of a message, at full throughput",
+                [
+                    Series(
+                        points=[(float(cost.size), _cpu_us(cost.duet)) for cost in growth.costs],
+                        colour=_GREEN,
+                        label="Duet's gateway",
+                    )
+                ],
+                x,
+                Axis(label="processor time", unit="us"),
+            ),
         ]
-    return document("Throughput and latency against size", panels, columns=2)
+    return document("Throughput, latency and cost against size", panels, columns=3)
 
 
 def growth_table(record: GrowthRecord) -> str:

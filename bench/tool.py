@@ -1,5 +1,6 @@
 """Runs one measurement in a process of its own: a plan goes in, a result comes out, as JSON."""
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -61,7 +62,8 @@ def main(plan_type: type[Plan], measure: Callable[[Plan], Awaitable[object]]) ->
 
     plan = msgspec.json.decode(sys.stdin.buffer.read(), type=plan_type)
     try:
-        result = uvloop.run(measured())
+        with contextlib.redirect_stdout(sys.stderr):  # a library that prints spoils no result
+            result = uvloop.run(measured())
     except (Unexpected, OSError, picows.WSError, TimeoutError) as error:
         print(f"{plan_type.__name__}: {error!r}", file=sys.stderr)
         return 1
