@@ -1,4 +1,4 @@
-"""What clients sent and was not taken yet: a little in each turn of the event loop.
+"""What clients sent and was not taken yet: a little at a time.
 
 One read of a socket may hold hundreds of requests, and a turn of the loop reads every socket. Taken
 at once, a burst of twenty clients holds everybody else up for as long as all of it costs.
@@ -12,7 +12,9 @@ from typing import Protocol
 __all__ = ["Intake", "IntakeLoop", "Source"]
 
 _TURN_S = 0.001
-"""What one turn of the event loop spends on all that waits, however many sent it."""
+"""What is spent at a time on all that waits, however many sent it; and how long is then left for
+everything else. An event loop that is never idle keeps the thread that commits from running: Python
+hands over every 5 ms at most, and a commit needs that several times."""
 
 
 class Source(Protocol):
@@ -26,6 +28,7 @@ class IntakeLoop(Protocol):
     """The part of the event loop that an intake needs."""
 
     def call_soon(self, callback: Callable[[], None], /) -> object: ...
+    def call_later(self, delay: float, callback: Callable[[], None], /) -> object: ...
 
 
 class Intake:
@@ -56,4 +59,4 @@ class Intake:
                 return
             if self._clock() >= ends_at:
                 break
-        self._loop.call_soon(self._turn)
+        self._loop.call_later(_TURN_S, self._turn)

@@ -18,6 +18,10 @@ class Turns:
     def call_soon(self, callback: Callable[[], None]) -> None:
         self._soon.append(callback)
 
+    def call_later(self, delay: float, callback: Callable[[], None]) -> None:
+        assert delay > 0
+        self._soon.append(callback)
+
     def clock(self) -> float:
         return self.now
 
