@@ -79,6 +79,11 @@ class Member:
         self._cursor: str | None = None
         self._last_seq = 0
 
+    def begin(self, after_s: float = 0.0) -> None:
+        """Send from then on."""
+        self._next_at = time.monotonic() + after_s
+        self.sending = True
+
     async def run(self) -> None:
         """Stay connected until cancelled."""
         while True:
@@ -303,8 +308,8 @@ async def talking(pairs: Sequence[Pair]) -> AsyncIterator[Load]:
         async with asyncio.timeout(30):
             for member in load.members:
                 await member.here.wait()
-        for member in load.members:
-            member.sending = True
+        for number, member in enumerate(load.members):
+            member.begin(after_s=member.pause_s * number / len(load.members))
         yield load
     finally:
         for task in tasks:

@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import json
 import socket as sockets
+import statistics
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -131,23 +132,42 @@ async def floods(plan: Plan) -> list[Figure]:
 
 async def _flood(plan: Plan, kind: str, burst: bytes, count: int) -> Figure:
     settings = {} if plan.long else {"DUET_CLOSE_TIMEOUT_S": "1", "DUET_OUTBOX_GRACE_S": "1"}
+    tries = plan.of(1, 5)
     async with running_duet(plan.directory / f"{kind}-flood", **settings) as duet:
         people = await duet.sign_up_many(count)
-        async with _bystanders(duet, pause_s=0.12) as load, contextlib.AsyncExitStack() as stack:
-            flooders = [
-                await stack.enter_async_context(deaf(duet.url, person)) for person in people
-            ]
-            await lasting(0.5)
-            before = await _p99_ms(load, plan.of(1, 10))
-            await stack.enter_async_context(_pouring(flooders, burst))
-            cost = await _measure(plan, duet, load, p99_before_ms=before, staying=len(load.members))
+        async with _bystanders(duet, pause_s=0.12) as load:
+            costs = [await _flood_once(plan, duet, load, people, burst) for _ in range(tries)]
         books = load.books(duet.messages_db)
         tracebacks = duet.tracebacks()
+    cost = _typical(costs)
+    worst_ms = max(cost.p99_during_ms for cost in costs)
     return Figure(
         fault=f"{kind} flood by {count} clients that do not read",
-        tries=1,
-        counted=f"{cost}; {books}; {tracebacks} tracebacks",
+        tries=tries,
+        counted=f"{cost} (p99: medians; the worst during a flood {worst_ms:.1f} ms); "
+        f"{books}; {tracebacks} tracebacks",
         passed=cost.is_bearable(plan) and books.are_good and not tracebacks,
+    )
+
+
+async def _flood_once(
+    plan: Plan, duet: Duet, load: Load, people: Sequence[Person], burst: bytes
+) -> _Cost:
+    async with contextlib.AsyncExitStack() as stack:
+        flooders = [await stack.enter_async_context(deaf(duet.url, person)) for person in people]
+        await lasting(0.5)
+        before = await _p99_ms(load, plan.of(1, 10))
+        await stack.enter_async_context(_pouring(flooders, burst))
+        return await _measure(plan, duet, load, p99_before_ms=before, staying=len(load.members))
+
+
+def _typical(costs: Sequence[_Cost]) -> _Cost:
+    """The median of what latencies were, the worst of all else."""
+    return _Cost(
+        p99_before_ms=statistics.median(cost.p99_before_ms for cost in costs),
+        p99_during_ms=statistics.median(cost.p99_during_ms for cost in costs),
+        growth_bytes=max(cost.growth_bytes for cost in costs),
+        gone_s=max(cost.gone_s for cost in costs),
     )
 
 
