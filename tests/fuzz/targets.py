@@ -67,7 +67,7 @@ class _HttpTarget:
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._directory = tempfile.TemporaryDirectory()
-        settings = fast_settings(Path(self._directory.name), login_attempts_per_account=10**6)
+        settings = fast_settings(Path(self._directory.name), **_UNTHROTTLED)
         self._context = open_service(settings)
         self._application = self._loop.run_until_complete(self._context.__aenter__()).application
         sent = self._call("POST", "/v1/users", _SIGN_UP, b"application/json", None)
@@ -131,6 +131,14 @@ class _HttpTarget:
         return int(sent[0]["status"]), answer
 
 
+_UNTHROTTLED = {
+    "sign_ups_per_address": 10**9,
+    "login_attempts_per_address": 10**9,
+    "login_attempts_per_account": 10**9,
+    "login_attempts_per_account_and_address": 10**9,
+    "access_token_lifetime_s": 86_400,
+}
+"""Or nearly all of what a long run tries is refused unexamined."""
 _SIGN_UP = msgspec.json.encode({"username": "fuzzer", "password": PASSWORD})
 _OPERATIONS = [
     ("POST", "/v1/users", ""),
