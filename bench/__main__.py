@@ -14,7 +14,7 @@ import msgspec
 
 from bench import growth, plot, report, soak, targets
 from bench.machine import allow_many_files
-from bench.measure import SCENARIOS, measure
+from bench.measure import QUICK_SCENARIOS, SCENARIOS, measure
 from bench.record import Record
 from bench.stage import Options
 
@@ -39,7 +39,8 @@ def main(arguments: list[str]) -> int:
         return COMMANDS[arguments[0]](arguments[1:], RESULTS)
     asked = _parser().parse_args(arguments)
     is_quick = asked.mode == "quick"
-    record = measure(_options(asked, is_quick), asked.only, _QUICK_S if is_quick else None)
+    only = asked.only or (QUICK_SCENARIOS if is_quick else SCENARIOS)
+    record = measure(_options(asked, is_quick), only, _QUICK_S if is_quick else None)
     print(report.table(record))
     _write(record, Path(asked.results))
     return 1 if record.failure else 0
@@ -95,9 +96,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("mode", nargs="?", choices=("quick", "full"), default="quick")
-    parser.add_argument(
-        "--only", nargs="+", choices=SCENARIOS, default=SCENARIOS, help="some of the measurements"
-    )
+    parser.add_argument("--only", nargs="+", choices=SCENARIOS, help="some of the measurements")
     parser.add_argument("--repetitions", type=int, help="3 (quick) or 5 (full)")
     parser.add_argument(
         "--patience",

@@ -10,7 +10,7 @@ from bench.machine import machine
 from bench.record import Record
 from bench.stage import Options, stage
 
-__all__ = ["SCENARIOS", "measure"]
+__all__ = ["QUICK_SCENARIOS", "SCENARIOS", "measure"]
 
 _ON_STAGE = {
     "connects": service_scenarios.connects,
@@ -19,7 +19,8 @@ _ON_STAGE = {
     "past": message_scenarios.past,
     "profile": service_scenarios.profile,
 }
-SCENARIOS = ("start", *_ON_STAGE, "filled")
+QUICK_SCENARIOS = ("start", *_ON_STAGE)
+SCENARIOS = (*QUICK_SCENARIOS, "filled", "memory")
 
 
 def measure(options: Options, only: Collection[str], within_s: float | None = None) -> Record:
@@ -44,6 +45,8 @@ def measure(options: Options, only: Collection[str], within_s: float | None = No
                         _ON_STAGE[name](on, options, record)
         if "filled" in only:
             message_scenarios.filled(options, record)
+        if "memory" in only:
+            service_scenarios.memory(options, record)
     except (RuntimeError, httpx.HTTPError) as error:
         record.failure = f"stopped early: {error}"
     return record

@@ -33,7 +33,7 @@ def throughput(on: Stage, options: Options, record: Record) -> None:
 
 
 def _throughput_rows(measured: Throughput, target: float | None, record: Record) -> None:
-    name = f"{measured.pairs} pairs x {measured.window}"
+    name = _loop(measured)
     for server, results in (("relay", measured.relay), ("Duet", measured.duet)):
         latency_ms = spread(result.ack.p50_us / 1000 for result in results)
         record.rows.append(
@@ -66,6 +66,10 @@ def _throughput_rows(measured: Throughput, target: float | None, record: Record)
                 note=f"one durable SQLite commit: {commit_us:.0f} us",
             )
         )
+
+
+def _loop(measured: Throughput) -> str:
+    return f"{measured.pairs} pair{'s'[: measured.pairs - 1]} x {measured.window}"
 
 
 def latency(on: Stage, options: Options, record: Record) -> None:

@@ -7,6 +7,7 @@ import msgspec
 
 from bench.connects import ConnectsResult
 from bench.durable_commit import CommitResult
+from bench.footprint import FootprintResult
 from bench.http_load import HttpResult
 from bench.load import LoadResult
 from bench.past import PastResult
@@ -98,6 +99,7 @@ class Record(msgspec.Struct, kw_only=True):
     connects: dict[str, ConnectsResult] = {}
     profile: dict[str, HttpResult] = {}
     past: list[PastResult] = []
+    footprint: FootprintResult | None = None
     starts: list[StartResult] = []
     rows: list[Row] = []
     failure: str = ""

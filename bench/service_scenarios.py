@@ -1,17 +1,26 @@
 """Measurements of connecting, of the profile service and of the start; see `message_scenarios`."""
 
+import tempfile
+from pathlib import Path
+
 import msgspec
 
 from bench import proc, tool
 from bench.connects import ConnectsPlan, ConnectsResult
+from bench.footprint import FootprintPlan, FootprintResult
 from bench.http_load import HttpPlan, HttpResult
+from bench.people import sign_up
 from bench.record import Record, Row, exactly, spread
+from bench.services import services
 from bench.stage import Options, Stage, say
 from bench.start import StartPlan, StartResult
 from shared.introspection import INTROSPECT_PATH, TokenPair
 from shared.service_auth import ServiceCredentials, load_or_create_secret
 
-__all__ = ["connects", "profile", "start"]
+__all__ = ["connects", "memory", "profile", "start"]
+
+_TALKATIVE = 150
+"""People who all talk with each other: some 11,000 conversations."""
 
 
 def connects(on: Stage, options: Options, record: Record) -> None:
@@ -121,6 +130,37 @@ def profile(on: Stage, options: Options, record: Record) -> None:
             )
         )
     proc.pin(on.duet.profile_pid, tool.GENERATOR_CORE)
+
+
+def memory(options: Options, record: Record) -> None:
+    """What a conversation and a used connection cost, in a gateway that has done nothing else."""
+    say("memory of conversations and connections")
+    with (
+        tempfile.TemporaryDirectory(dir=options.directory, prefix="duet-bench-") as directory,
+        services(Path(directory)) as duet,
+    ):
+        plan = FootprintPlan(
+            url=duet.url,
+            server_pid=duet.gateway_pid,
+            people=sign_up(duet.profile_url, _TALKATIVE),
+        )
+        result = tool.run("bench.footprint", plan, FootprintResult)
+    record.footprint = result
+    record.rows += [
+        Row(
+            what=f"a conversation of {result.conversations:,}, in memory",
+            value=exactly(result.bytes_a_conversation / 1000),
+            unit="kB",
+            note=f"everybody of {_TALKATIVE} people has written to everybody",
+        ),
+        Row(
+            what="what being used adds to a connection",
+            value=exactly(result.bytes_a_use / 1000),
+            unit="kB",
+            note=f"{result.connections:,} connections; idle, one of theirs has "
+            f"{result.bytes_an_idle_connection / 1000:.1f} kB",
+        ),
+    ]
 
 
 def start(options: Options, record: Record) -> None:
