@@ -48,6 +48,7 @@ _FELL_TO_OTHERS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 _FAULTS = (
     OSError,  # TimeoutError, too
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # the server ended the session between two messages
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,  # shutting down, starting up, cancelled by a timeout
     asyncpg.InsufficientResourcesError,  # disk full, too many connections
@@ -165,14 +166,18 @@ class Postgres:
 
     async def _with_connection(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         async with self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection:
-            return await work(connection)
+            try:
+                return await work(connection)
+            except asyncpg.InternalClientError:
+                connection.terminate()  # nobody knows what it would answer next
+                raise
 
     async def _in_transaction(self, transaction: Callable[[Connection], Awaitable[T]]) -> T:
-        async with (
-            self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection,
-            connection.transaction(),
-        ):
-            return await transaction(connection)
+        async def work(connection: Connection) -> T:
+            async with connection.transaction():
+                return await transaction(connection)
+
+        return await self._with_connection(work)
 
 
 def migrate(url: str, package: str, schema: str) -> None:
