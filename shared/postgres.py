@@ -101,9 +101,18 @@ class Postgres:
         }
         with _faults_translated():
             pool = await asyncpg.create_pool(
-                **options, min_size=1, max_size=max_connections, reset=_leave_as_it_is
+                **options,
+                min_size=0,  # otherwise asyncpg logs a traceback a second while PostgreSQL is away
+                max_size=max_connections,
+                reset=_leave_as_it_is,
             )
-        return cls(pool, options)
+        database = cls(pool, options)
+        try:
+            await database.read(lambda connection: connection.execute("SELECT 1"))
+        except DatabaseUnavailable:
+            pool.terminate()
+            raise
+        return database
 
     async def write(self, transaction: Callable[[Connection], Awaitable[T]]) -> T:
         """Run `transaction` between BEGIN (READ COMMITTED) and COMMIT; then it is on the disk.
