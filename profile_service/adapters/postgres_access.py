@@ -33,6 +33,17 @@ class StorePostgres:
         except DatabaseUnavailable as error:
             raise StoreUnavailable(str(error)) from error
 
+    async def autocommit(self, statement: Callable[[Connection], Awaitable[T]]) -> T:
+        """Run a single statement durably, or not at all.
+
+        Raises:
+            StoreUnavailable: rolled back, or unknown.
+        """
+        try:
+            return await self._database.autocommit(statement)
+        except DatabaseUnavailable as error:
+            raise StoreUnavailable(str(error)) from error
+
     async def read(self, query: Callable[[Connection], Awaitable[T]]) -> T:
         """Run it; each statement sees a snapshot of its own.
 

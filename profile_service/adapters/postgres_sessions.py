@@ -113,7 +113,7 @@ class PostgresSessionStore:
         newest: dict[SessionId, int] = {}
         for session_id, generation in shown:
             newest[session_id] = max(generation, newest.get(session_id, 0))
-        await self._database.write(
+        await self._database.autocommit(
             lambda connection: connection.execute(_CONFIRM, list(newest), list(newest.values()))
         )
 
@@ -195,7 +195,7 @@ class PostgresSessionStore:
         ]
 
     async def append_audit(self, entry: AuditEntry) -> None:
-        await self._database.write(lambda connection: append_audit(connection, entry))
+        await self._database.autocommit(lambda connection: append_audit(connection, entry))
 
     async def prune(self, *, sessions_ms: int, revocations_ms: int, audit_ms: int) -> int:
         before = (sessions_ms, revocations_ms, audit_ms)

@@ -72,7 +72,7 @@ class PostgresThrottle:
     async def refund(self, charges: Sequence[Charge]) -> None:
         keys = [_hash(charge) for charge in charges]
         intervals_s = [charge.limit.interval_s for charge in charges]
-        await self._database.write(
+        await self._database.autocommit(
             lambda connection: connection.execute(_REFUND, keys, intervals_s)
         )
 

@@ -147,7 +147,7 @@ class PostgresUserStore:
     async def update_profile(
         self, user_id: UserId, profile: Profile, *, expected_revision: int, now_ms: int
     ) -> User | None:
-        row = await self._database.write(
+        row = await self._database.autocommit(
             lambda connection: connection.fetchrow(
                 _UPDATE_PROFILE, encode_profile(profile), now_ms, user_id, expected_revision
             )
@@ -155,7 +155,7 @@ class PostgresUserStore:
         return None if row is None else user_from_row(row)
 
     async def rehash_password(self, user_id: UserId, old_hash: str, new_hash: str) -> None:
-        await self._database.write(
+        await self._database.autocommit(
             lambda connection: connection.execute(
                 "UPDATE users SET password_hash = $1 WHERE id = $2 AND password_hash = $3",
                 new_hash,
