@@ -4,28 +4,28 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import structlog
 
 from shared.garbage import spare_the_start
 from shared.ids import UserId
 from shared.service_auth import ServiceCredentials
-from ws_gateway.adapters.local_bus import LocalBus
 from ws_gateway.adapters.profile_client import ProfileClient
-from ws_gateway.adapters.sqlite_life import DATABASE_NAME
-from ws_gateway.adapters.sqlite_stores import SqliteStores, open_sqlite_stores
 from ws_gateway.connection import Connection
-from ws_gateway.conversations import MAX_TEXT_CHARACTERS
+from ws_gateway.conversations import MAX_TEXT_CHARACTERS, Evicted, Notice
 from ws_gateway.delivery.broadcast import Broadcast
 from ws_gateway.delivery.connection_map import ConnectionMap, LiveConnection
+from ws_gateway.delivery.following import Following
 from ws_gateway.delivery.outbox import OutboxLimits
 from ws_gateway.delivery.rendering import Rendering
+from ws_gateway.engines import Engines, open_engines
 from ws_gateway.enquiries import Enquiries
 from ws_gateway.erasure import Eraser
+from ws_gateway.heartbeat import Heartbeat
 from ws_gateway.messenger import Messenger
 from ws_gateway.metrics import Metrics
-from ws_gateway.ports import ProfileService, Stores, StoreUnavailable
+from ws_gateway.ports import ProfileService, SharedLogs, StoreUnavailable
 from ws_gateway.presence import Presence
 from ws_gateway.protocol import frames
 from ws_gateway.protocol.cursor import Cursors
@@ -41,6 +41,8 @@ from ws_gateway.settings import Settings
 __all__ = ["Gateway", "run", "serving"]
 
 _TIDY_UP_INTERVAL_S = 0.2
+_PRESENCE_WORKERS = 4
+"""Of the database's connections, which messages need, too."""
 _BYTES_PER_REQUEST = 2048
 """More than requests take on average: whoever keeps to the limit on requests never meets this."""
 
@@ -53,16 +55,15 @@ class Gateway:
     def __init__(
         self,
         settings: Settings,
-        stores: Stores,
+        engines: Engines,
         profile: ProfileService,
         metrics: Metrics,
         *,
-        position: int,
         now: Callable[[], float],
     ) -> None:
+        stores, bus = engines.stores, engines.bus
         cursors = Cursors(stores.messages.epoch)
         rendering = Rendering(cursors)
-        bus = LocalBus()
         recipients = Recipients(profile, remember_s=settings.recipient_cache_s)
         session_limits = _session_limits(settings)
         buckets = BucketsByUser(session_limits.messages)
@@ -87,16 +88,18 @@ class Gateway:
         self.presence = Presence(
             self.connections,
             stores.people,
+            engines.attendance,
             bus,
             rendering,
             offline_after_s=settings.offline_after_s,
+            workers=1 if engines.shared_logs is None else _PRESENCE_WORKERS,
             now=now,
         )
         self.eraser = Eraser(self.messenger, stores.people)
 
         def user_deleted(user_id: UserId) -> None:
             recipients.forget(user_id)
-            self.eraser.wake()
+            self.eraser.user_deleted(user_id)
 
         self.revocations = RevocationWatch(
             profile,
@@ -107,7 +110,19 @@ class Gateway:
             user_deleted=user_deleted,
             poll_interval_s=settings.revocation_poll_interval_s,
         )
-        self.live = Broadcast(self.connections, position)
+        self.background: dict[str, Callable[[], Awaitable[None]]] = {
+            "revocation feed": self.revocations.run,
+            "revocation poll": self.revocations.poll,
+            "presence": self.presence.run,
+            "erasure": self.eraser.run,
+            "tidying up": self.tidy_up,
+        }
+        self.heartbeat: Heartbeat | None = None
+        self.live: Broadcast | Following
+        if engines.shared_logs is None:
+            self.live = self._broadcast(engines)
+        else:
+            self.live = self._follow(engines, engines.shared_logs, settings)
         services = ConnectionServices(
             live=self.live,
             verifier=profile,
@@ -126,10 +141,53 @@ class Gateway:
             now=now,
         )
         self.server = GatewayServer(services, _server_limits(settings), self._what_is_missing)
-        bus.subscribe(self.live.receive)
-        bus.subscribe(self.presence.observe)
-        self._read_gauges()
+        self._read_gauges(engines)
         self.host, self.port = settings.gateway_host, settings.gateway_port
+
+    def _broadcast(self, engines: Engines) -> Broadcast:
+        """Have what this gateway does told to its people."""
+        live = Broadcast(self.connections, engines.position)
+        engines.bus.subscribe(live.receive)
+        engines.bus.subscribe(self.presence.observe)
+        return live
+
+    def _follow(self, engines: Engines, logs: SharedLogs, settings: Settings) -> Following:
+        """Have what any gateway does told to the people of this one."""
+
+        def deliver(notices: Sequence[Notice], viewer: UserId | None = None) -> None:
+            self.connections.deliver(notices, viewer)
+            self.presence.observe(notices, viewer)
+            self._evict(notices)
+
+        following = Following(
+            logs,
+            engines.bus,
+            self.connections,
+            deliver=deliver,
+            settled=self.messenger.settled,
+            metrics=self.metrics,
+            check_interval_s=settings.bus_check_interval_s,
+        )
+        self.heartbeat = Heartbeat(
+            engines.attendance,
+            engines.bus,
+            self.connections,
+            self.presence,
+            following,
+            hears_others=engines.hears_others,
+        )
+        self.background["following"] = following.run
+        self.background["heartbeat"] = self.heartbeat.run
+        return following
+
+    def _evict(self, notices: Sequence[Notice]) -> None:
+        """Close connections that make room, wherever the newer one is."""
+        for notice in notices:
+            if isinstance(notice, Evicted):
+                for connection in self.connections.of_user(notice.user):
+                    if connection.connection_id == notice.connection:
+                        self.metrics.evictions.inc()
+                        _end_evicted(connection)
 
     @property
     def url(self) -> str:
@@ -151,8 +209,13 @@ class Gateway:
             return "the profile service cannot be reached"
         return None if await self.stores.messages.is_available() else "the database"
 
-    def _read_gauges(self) -> None:
+    def _read_gauges(self, engines: Engines) -> None:
         gauge = self.metrics.gauge
+        gauge(
+            "duet_gateway_bus_connected",
+            "1 while what other gateways do is heard at once.",
+            lambda: float(engines.bus.is_connected),
+        )
         gauge("duet_gateway_connections", "WebSockets open.", lambda: self.server.connections)
         gauge("duet_gateway_users", "People with a connection.", lambda: self.connections.users)
         gauge(
@@ -209,41 +272,20 @@ async def serving(
             )
             stack.push_async_callback(client.close)
             profile = client
-        stores = await stack.enter_async_context(_open_stores(settings))
-        position = stores.messages.position if isinstance(stores, SqliteStores) else 0
-        gateway = Gateway(settings, stores, profile, metrics, position=position, now=now)
+        engines = await stack.enter_async_context(open_engines(settings, metrics))
+        gateway = Gateway(settings, engines, profile, metrics, now=now)
         async with _running(gateway, settings.gateway_shutdown_timeout_s):
+            if gateway.heartbeat is not None:
+                await gateway.heartbeat.beat()
             gateway.host, gateway.port = await gateway.server.start(gateway.host, gateway.port)
             yield gateway
-
-
-def _open_stores(settings: Settings) -> contextlib.AbstractAsyncContextManager[Stores]:
-    """Open the engine that the settings choose."""
-    url = settings.postgresql_url()
-    if url is None:
-        path = settings.data_dir / DATABASE_NAME
-        return open_sqlite_stores(path, busy_timeout_s=settings.database_busy_timeout_s)
-    from ws_gateway.adapters.postgres_stores import (  # noqa: PLC0415 - who keeps a file pays nothing
-        open_postgres_stores,
-    )
-
-    return open_postgres_stores(url)
 
 
 @contextlib.asynccontextmanager
 async def _running(gateway: Gateway, shutdown_timeout_s: float) -> AsyncIterator[None]:
     """Run the gateway's tasks; at the end stop them in the order that loses nothing."""
     committer = asyncio.create_task(gateway.messenger.run(), name="committer")
-    background = [
-        asyncio.create_task(work(), name=name)
-        for name, work in (
-            ("revocation feed", gateway.revocations.run),
-            ("revocation poll", gateway.revocations.poll),
-            ("presence", gateway.presence.run),
-            ("erasure", gateway.eraser.run),
-            ("tidying up", gateway.tidy_up),
-        )
-    ]
+    background = [asyncio.ensure_future(work()) for work in gateway.background.values()]
 
     async def settled() -> None:
         await gateway.messenger.drain()
@@ -263,6 +305,11 @@ async def _running(gateway: Gateway, shutdown_timeout_s: float) -> AsyncIterator
 def _end_revoked(connection: LiveConnection) -> None:
     if isinstance(connection, Connection):
         connection.end(CloseCode.UNAUTHORIZED, ErrorCode.SESSION_ENDED)
+
+
+def _end_evicted(connection: LiveConnection) -> None:
+    if isinstance(connection, Connection):
+        connection.end(CloseCode.POLICY_VIOLATION, ErrorCode.EVICTED)
 
 
 def _limits(settings: Settings) -> frames.Limits:

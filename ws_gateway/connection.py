@@ -260,7 +260,7 @@ class Connection:
             self._start(self._resume(self._replay, after))
         elif resume is not None:
             self.send(frames.Resync(here))
-        services.presence.joined(identity.user_id)
+        services.presence.joined(identity.user_id, self.connection_id)
         if after is None:
             services.presence.greet(self)
         self._websocket.on_text, self._websocket.on_ping = self._on_text, self._on_ping
@@ -337,12 +337,12 @@ class Connection:
         self._leave()
 
     def _leave(self) -> None:
-        identity = self._session.identity
-        if identity is not None and self._services.connections.remove(self):
-            self._services.presence.left(identity.user_id)
+        identity, services = self._session.identity, self._services
         if identity is not None and self._follows:
             self._follows = False
-            self._services.live.unfollow(identity.user_id)
+            services.live.unfollow(identity.user_id)
+            was_last = services.connections.remove(self)
+            services.presence.left(identity.user_id, self.connection_id, was_last=was_last)
 
     def _set_timer(self) -> None:
         if self._timer is not None:

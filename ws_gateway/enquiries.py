@@ -119,33 +119,14 @@ class Enquiries:
         kept = _fitting([summary.last_message for summary in summaries])
         more, summaries = more or len(kept) < len(summaries), summaries[: len(kept)]
         names = await asyncio.gather(*(self._username(s.peer) for s in summaries))
+        online = await self._presence.online([s.peer for s in summaries], user_id)
         return answers.ConversationList(
             id=asked.id,
             items=[
-                self._item(user_id, summary, name)
+                _item(summary, name, online=summary.peer in online)
                 for summary, name in zip(summaries, names, strict=True)
             ],
             next=str(summaries[-1].position) if more else None,
-        )
-
-    def _item(
-        self, user_id: UserId, summary: ConversationSummary, username: str | None
-    ) -> answers.ConversationItem:
-        seen = summary.peer_last_seen_ms
-        return answers.ConversationItem(
-            conversation=summary.conversation,
-            peer=answers.Peer(
-                id=summary.peer,
-                username=username,
-                online=self._presence.is_online(summary.peer, user_id),
-                last_seen=None if seen is None else timestamp(seen),
-            ),
-            last_message=message_item(summary.last_message),
-            unread=summary.unread,
-            received=summary.received,
-            read=summary.read,
-            peer_received=summary.peer_received,
-            peer_read=summary.peer_read,
         )
 
     async def _search(self, user_id: UserId, asked: requests.Search) -> frames.ServerFrame:
@@ -259,6 +240,27 @@ class Enquiries:
             return await self._directory.username(user_id)
         except ProfileServiceUnavailable:
             return None
+
+
+def _item(
+    summary: ConversationSummary, username: str | None, *, online: bool
+) -> answers.ConversationItem:
+    seen = summary.peer_last_seen_ms
+    return answers.ConversationItem(
+        conversation=summary.conversation,
+        peer=answers.Peer(
+            id=summary.peer,
+            username=username,
+            online=online,
+            last_seen=None if seen is None else timestamp(seen),
+        ),
+        last_message=message_item(summary.last_message),
+        unread=summary.unread,
+        received=summary.received,
+        read=summary.read,
+        peer_received=summary.peer_received,
+        peer_read=summary.peer_read,
+    )
 
 
 def _fitting(messages: list[Message]) -> list[Message]:

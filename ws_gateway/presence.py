@@ -1,27 +1,38 @@
-"""Who is online, and who is typing: told to those who share a conversation, never stored.
+"""Who is online, and who is typing: told to those who share a conversation.
 
 Best effort by design: frames that are lost mend themselves, and nothing here may slow a message.
+Each gateway knows its own people, and tells of them; who is on other gateways says the attendance.
 """
 
 import asyncio
 import functools
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import msgspec
 import structlog
 
-from shared.ids import UserId
-from ws_gateway.conversations import Notice, PresenceNotice, Published, TypingNotice
+from shared.ids import ConnectionId, UserId
+from ws_gateway.conversations import (
+    Evicted,
+    Notice,
+    PeersChanged,
+    PresenceNotice,
+    Published,
+    TypingNotice,
+)
 from ws_gateway.delivery.connection_map import ConnectionMap, LiveConnection
 from ws_gateway.delivery.rendering import Rendering
-from ws_gateway.ports import MessageBus, PeopleStore, StoreUnavailable
+from ws_gateway.ports import Attendance, MessageBus, PeopleStore, StoreUnavailable
 
 __all__ = ["Presence"]
 
 _MAX_PEERS = 1000
 """Presence goes to the people of a person's latest conversations, this many at most."""
 _MIN_TYPING_INTERVAL_S = 1.0
+_RETRY_S = 5.0
+
+_Job = Callable[[], Awaitable[None]]
 
 _log = structlog.get_logger(__name__)
 
@@ -40,22 +51,26 @@ class _Person(msgspec.Struct):
 class Presence:
     """Follows people coming and going, and says so; going only after a debounce.
 
-    For one event loop. `run` must be running: looking up whom to tell takes time, and happens there
-    one after the other, so that what is told keeps its order.
+    For one event loop. `run` must be running: looking up whom to tell takes time, and happens
+    there, for each person one after the other, so that what is told of them keeps its order.
     """
 
     def __init__(
         self,
         connections: ConnectionMap,
         people: PeopleStore,
+        attendance: Attendance,
         bus: MessageBus,
         rendering: Rendering,
         *,
         offline_after_s: float = 15.0,
+        workers: int = 1,
         now: Callable[[], float] = time.time,
     ) -> None:
+        """`workers` is how many people are looked up at once."""
         self._connections = connections
         self._people = people
+        self._attendance = attendance
         self._bus = bus
         self._rendering = rendering
         self._offline_after_s = offline_after_s
@@ -64,36 +79,55 @@ class Presence:
         self._leaving: dict[UserId, asyncio.TimerHandle] = {}
         self._typed_at: dict[tuple[UserId, UserId], tuple[float, bool]] = {}
         """When the one last told the other that they type, and whether they still do."""
-        self._jobs: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
+        self._jobs: list[asyncio.Queue[_Job]] = [asyncio.Queue() for _ in range(workers)]
+        self.attendance_is_wrong = False
+        """Whether the attendance missed something, and must be restored."""
 
-    def is_online(self, user_id: UserId, viewer: UserId) -> bool:
-        """Whether `viewer` may see that the user is here."""
-        person = self._online.get(user_id)
-        return person is not None and person.visible and viewer in person.peers
+    async def online(self, user_ids: Collection[UserId], viewer: UserId) -> set[UserId]:
+        """Return those of the users who are here, on any gateway, as `viewer` may see it."""
+        here = {user_id for user_id in user_ids if self._shows(user_id, viewer)}
+        person = self._online.get(viewer)
+        others = person.peers.intersection(user_ids) - here if person is not None else ()
+        if others:
+            try:
+                here |= await self._attendance.elsewhere(others)
+            except StoreUnavailable as error:
+                _log.warning("who is on other gateways is not known", reason=str(error))
+        return here
 
-    def joined(self, user_id: UserId) -> None:
-        """A user has a verified connection here: tell the peers."""
+    def joined(self, user_id: UserId, connection_id: ConnectionId) -> None:
+        """A user has a new verified connection here: tell the peers."""
         leaving = self._leaving.pop(user_id, None)
         if leaving is not None:
             leaving.cancel()
-        self._jobs.put_nowait(functools.partial(self._update, user_id))
+        self._do(user_id, functools.partial(self._arrive, user_id, connection_id))
 
     def greet(self, connection: LiveConnection) -> None:
         """Tell a connection, of a user who has joined, which of the peers are here."""
-        self._jobs.put_nowait(functools.partial(self._greet, connection))
+        self._do(connection.identity.user_id, functools.partial(self._greet, connection))
 
-    def left(self, user_id: UserId) -> None:
-        """A user's last connection is gone: unless they return in time, tell the peers."""
-        last_seen_ms = int(self._now() * 1000)
-        self._leaving[user_id] = asyncio.get_running_loop().call_later(
-            self._offline_after_s, self._stayed_away, user_id, last_seen_ms
-        )
+    def left(self, user_id: UserId, connection_id: ConnectionId, *, was_last: bool) -> None:
+        """A connection is gone. After a user's last: unless they return in time, tell the peers."""
+        self._do(user_id, functools.partial(self._leave, connection_id, was_last))
+        if was_last:
+            last_seen_ms = int(self._now() * 1000)
+            self._leaving[user_id] = asyncio.get_running_loop().call_later(
+                self._offline_after_s, self._stayed_away, user_id, last_seen_ms
+            )
+
+    def departed(self, user_id: UserId, last_seen_ms: int) -> None:
+        """A user was on a gateway that died, and is on none now: tell the peers."""
+        self._do(user_id, functools.partial(self._tell_departed, user_id, last_seen_ms))
+
+    def tell_again(self) -> None:
+        """The peers of everybody here were told that they are gone."""
+        for user_id, person in self._online.items():
+            self._tell(user_id, person.audience(), online=True)
 
     def reconsider(self, *user_ids: UserId) -> None:
         """What these users share, or with whom, has changed: tell who may see more, or less."""
-        for user_id in user_ids:
-            if user_id in self._connections or user_id in self._online:
-                self._jobs.put_nowait(functools.partial(self._update, user_id))
+        self._reconsider(*user_ids)
+        self._bus.publish([PeersChanged(user_id) for user_id in user_ids])
 
     def typing(self, user_id: UserId, to: UserId, active: bool) -> None:
         """Tell somebody whom the user talks with: that they type at most once a second, and that
@@ -112,51 +146,108 @@ class Presence:
         self._typed_at[pair] = (typed_at, active)
         self._bus.publish([TypingNotice(user_id, to, active)])
 
-    def observe(self, notices: Sequence[Notice], viewer: UserId | None = None) -> None:  # noqa: ARG002
+    def observe(self, notices: Sequence[Notice], viewer: UserId | None = None) -> None:
         """See what is published: a first message makes two people peers."""
         for notice in notices:
             if isinstance(notice, Published) and notice.event.message.seq == 1:
-                self.reconsider(notice.event.message.sender, notice.event.message.recipient)
+                self._reconsider(notice.event.message.sender, notice.event.message.recipient)
+            elif isinstance(notice, PeersChanged) and viewer is not None:
+                self._reconsider(notice.user)
 
     async def run(self) -> None:
-        """Do what was asked for, one after the other, for ever."""
+        """Do what was asked for, for ever."""
+        await asyncio.gather(*map(self._work_off, self._jobs))
+
+    async def _work_off(self, jobs: "asyncio.Queue[_Job]") -> None:
         while True:
-            job = await self._jobs.get()
+            job = await jobs.get()
             try:
                 await job()
             except StoreUnavailable as error:
                 _log.warning("presence was not told", reason=str(error))
 
+    def _do(self, user_id: UserId, job: _Job) -> None:
+        self._jobs[hash(user_id) % len(self._jobs)].put_nowait(job)
+
+    def _shows(self, user_id: UserId, viewer: UserId) -> bool:
+        person = self._online.get(user_id)
+        return person is not None and person.visible and viewer in person.peers
+
+    def _reconsider(self, *user_ids: UserId) -> None:
+        for user_id in user_ids:
+            if user_id in self._connections or user_id in self._online:
+                self._do(user_id, functools.partial(self._update, user_id))
+
     def _stayed_away(self, user_id: UserId, last_seen_ms: int) -> None:
         del self._leaving[user_id]
-        self._jobs.put_nowait(functools.partial(self._depart, user_id, last_seen_ms))
+        self._do(user_id, functools.partial(self._depart, user_id, last_seen_ms))
+
+    async def _arrive(self, user_id: UserId, connection_id: ConnectionId) -> None:
+        try:
+            arrival = await self._attendance.arrive(user_id, connection_id)
+        except StoreUnavailable:
+            self.attendance_is_wrong = True
+            raise
+        if arrival.evicted:
+            self._bus.publish([Evicted(user_id, evicted) for evicted in arrival.evicted])
+        await self._update(user_id, is_new=arrival.is_first)
+
+    async def _leave(self, connection_id: ConnectionId, may_return: bool) -> None:
+        try:
+            await self._attendance.leave(connection_id, may_return=may_return)
+        except StoreUnavailable:
+            self.attendance_is_wrong = True
+            raise
 
     async def _greet(self, connection: LiveConnection) -> None:
         user_id = connection.identity.user_id
-        for peer_id in self._online[user_id].peers if user_id in self._online else ():
-            if self.is_online(peer_id, user_id):
-                notice = PresenceNotice(peer_id, (user_id,), online=True, last_seen_ms=None)
-                connection.deliver_ephemeral(self._rendering.presence(notice))
+        person = self._online.get(user_id)
+        for peer_id in await self.online(person.peers, user_id) if person is not None else ():
+            notice = PresenceNotice(peer_id, (user_id,), online=True, last_seen_ms=None)
+            connection.deliver_ephemeral(self._rendering.presence(notice))
 
-    async def _update(self, user_id: UserId) -> None:
+    async def _update(self, user_id: UserId, *, is_new: bool = True) -> None:
+        """Look up whom a user talks with. Who sees them now and did not is told, unless they were
+        on another gateway before, which has told."""
         peers = set(await self._people.peers(user_id, _MAX_PEERS))
         preferences = await self._people.preferences(user_id)
         if user_id not in self._connections and user_id not in self._leaving:
             return
         before = self._online.get(user_id)
-        audience_before = before.audience() if before is not None else set()
         person = self._online[user_id] = _Person(peers, preferences.shares_presence)
-        self._tell(user_id, person.audience() - audience_before, online=True)
-        self._tell(user_id, audience_before - person.audience(), online=False)
+        if before is not None:
+            self._tell(user_id, person.audience() - before.audience(), online=True)
+            self._tell(user_id, before.audience() - person.audience(), online=False)
+        elif is_new:
+            self._tell(user_id, person.audience(), online=True)
 
     async def _depart(self, user_id: UserId, last_seen_ms: int) -> None:
         if user_id in self._connections or user_id in self._leaving:
             return
+        try:
+            is_nowhere = await self._attendance.depart(user_id)
+        except StoreUnavailable:
+            self._leaving[user_id] = asyncio.get_running_loop().call_later(
+                _RETRY_S, self._stayed_away, user_id, last_seen_ms
+            )
+            raise
+        if user_id in self._connections:
+            return
         person = self._online.pop(user_id, None)
         for pair in [pair for pair in self._typed_at if pair[0] == user_id]:
             del self._typed_at[pair]
-        if person is not None:
-            self._tell(user_id, person.audience(), online=False, last_seen_ms=last_seen_ms)
+        if is_nowhere:
+            if person is not None:
+                self._tell(user_id, person.audience(), online=False, last_seen_ms=last_seen_ms)
+            await self._people.set_last_seen(user_id, last_seen_ms)
+
+    async def _tell_departed(self, user_id: UserId, last_seen_ms: int) -> None:
+        if user_id in self._connections or user_id in self._leaving:
+            return
+        peers = set(await self._people.peers(user_id, _MAX_PEERS))
+        preferences = await self._people.preferences(user_id)
+        person = _Person(peers, preferences.shares_presence)
+        self._tell(user_id, person.audience(), online=False, last_seen_ms=last_seen_ms)
         await self._people.set_last_seen(user_id, last_seen_ms)
 
     def _tell(

@@ -65,6 +65,9 @@ class RevocationWatch:
         self._max_backoff_s = max_backoff_s
         self._now = now
         self._recent: collections.deque[tuple[float, Revocation]] = collections.deque(maxlen=50_000)
+        self._event_id: str | None = None
+        """How far the feed was followed here. The store says how far anybody has: not enough, once
+        there are connections here which that may concern."""
         self.connected = asyncio.Event()
         """Set while the feed is connected."""
 
@@ -82,7 +85,7 @@ class RevocationWatch:
         failures = 0
         while True:
             try:
-                after = await self._people.feed_event_id()
+                after = self._event_id or await self._people.feed_event_id()
                 async for event_id, event in self._feed.events(after):
                     failures = 0
                     await self._receive(event_id, event)
@@ -134,6 +137,7 @@ class RevocationWatch:
                 if event.kind == "user_deleted":
                     deleted = [event.user_id]
         await self._people.follow_feed(event_id, deleted)
+        self._event_id = event_id
         for user_id in deleted:
             self._user_deleted(user_id)
 

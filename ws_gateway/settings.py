@@ -1,6 +1,7 @@
 """The gateway's settings; docs/operations.md lists them with units and defaults."""
 
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import pydantic
 from pydantic_settings import NoDecode
@@ -33,6 +34,10 @@ class Settings(ServiceSettings):
     ping_interval_s: Annotated[float, pydantic.Field(gt=0)] = 20.0
     ping_timeout_s: Annotated[float, pydantic.Field(gt=0)] = 15.0
     close_timeout_s: Annotated[float, pydantic.Field(gt=0)] = 5.0
+    bus_url: pydantic.SecretStr | None = None
+    """NATS servers, by commas, for gateways that share a PostgreSQL database."""
+    bus_check_interval_s: Annotated[float, pydantic.Field(gt=0)] = 30.0
+    """How often to look for what the bus may have lost."""
     outbox_max_bytes: Annotated[int, pydantic.Field(ge=4096)] = 262_144
     outbox_grace_s: Annotated[float, pydantic.Field(gt=0)] = 5.0
     profile_timeout_s: Annotated[float, pydantic.Field(gt=0)] = 3.0
@@ -50,6 +55,18 @@ class Settings(ServiceSettings):
     database_busy_timeout_s: Annotated[float, pydantic.Field(gt=0)] = 2.0
     gateway_shutdown_timeout_s: Annotated[float, pydantic.Field(gt=0)] = 10.0
     """From SIGTERM to the moment the last connection is aborted."""
+
+    @pydantic.field_validator("bus_url")
+    @classmethod
+    def _are_nats_servers(
+        cls, value: pydantic.SecretStr | None, info: pydantic.ValidationInfo
+    ) -> pydantic.SecretStr | None:
+        if value is not None:
+            for url in _servers(value):
+                _check_nats_url(url)
+            if not (info.data.get("database_url") or info.data.get("database_url_file")):
+                raise ValueError("needs DUET_DATABASE_URL: a SQLite file belongs to one gateway")
+        return value
 
     @pydantic.field_validator("allowed_origins", mode="before")
     @classmethod
@@ -71,3 +88,23 @@ class Settings(ServiceSettings):
     @classmethod
     def _is_http(cls, value: str) -> str:
         return str(pydantic.HttpUrl(value)).rstrip("/")
+
+    def bus_servers(self) -> list[str]:
+        """The NATS servers to use any of; none: this gateway is the only one."""
+        return [] if self.bus_url is None else _servers(self.bus_url)
+
+
+def _servers(urls: pydantic.SecretStr) -> list[str]:
+    return [url.strip() for url in urls.get_secret_value().split(",") if url.strip()]
+
+
+def _check_nats_url(url: str) -> None:
+    """Raise a ValueError that repeats nothing of the URL: it may hold a password."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in {"nats", "tls"} and parts.hostname and parts.path in {"", "/"}
+        _ = parts.port
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("needs the form nats://HOST:PORT or tls://USER:PASSWORD@HOST:PORT")

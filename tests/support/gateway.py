@@ -16,6 +16,7 @@ from tests.support.engines import ON_SCALE, stored_in_postgres
 from tests.support.fake_profile import FakeProfile, FakeSession
 from tests.support.talk import say
 from ws_gateway.app import Gateway, serving
+from ws_gateway.delivery.broadcast import Broadcast
 from ws_gateway.settings import Settings
 
 __all__ = ["TestGateway", "database_locked", "running_gateway", "stored_messages"]
@@ -71,7 +72,8 @@ class TestGateway:
     async def fill(self, sender: UserId, to: UserId, *texts: str) -> None:
         """Store messages past the sockets, as if they had been delivered long ago."""
         stored = await say(self.gateway.stores.messages, sender, to, *texts)
-        self.gateway.live.position = stored[-1].position
+        if isinstance(self.gateway.live, Broadcast):
+            self.gateway.live.position = stored[-1].position
 
     async def get(self, path: str, method: str = "GET") -> httpx.Response:
         """Ask one of the HTTP paths."""

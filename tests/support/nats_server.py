@@ -43,6 +43,11 @@ class NatsServer:
         return 0 if self._process is None else self._process.pid
 
     @property
+    def is_running(self) -> bool:
+        """Whether it was started, and not ended."""
+        return self._process is not None
+
+    @property
     def url(self) -> str:
         """What a client is told."""
         return f"nats://127.0.0.1:{self.port}"

@@ -20,9 +20,9 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from shared.batching import Batcher
 from shared.ids import UserId
 from ws_gateway.adapters.notice_codec import decode, encode, payloads
-from ws_gateway.batching import Batcher
 from ws_gateway.conversations import (
     Evicted,
     Look,
@@ -211,7 +211,7 @@ class NatsBus:
             try:
                 reason = await self._serve(link)
                 failures = 0
-            except (*_FAULTS, TimeoutError) as error:
+            except Exception as error:  # whatever the library stumbles over, the bus must be back
                 reason = repr(error)
             finally:
                 await link.abandon()

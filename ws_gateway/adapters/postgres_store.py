@@ -72,6 +72,14 @@ class PostgresMessageStore:
         self._note_unindexed(outcomes)
         return outcomes
 
+    async def positions_of(self, user_ids: Sequence[UserId]) -> list[int]:
+        """Return where the logs of these users end; see `SharedLogs`."""
+
+        async def read(connection: Connection) -> Any:
+            return await connection.fetch(_POSITIONS, user_ids)
+
+        return [row["position"] for row in await available(self._database.read(read))]
+
     async def position_of(self, user_id: UserId) -> int:
         """Return where a user's log ends; see `MessageStore`."""
 
@@ -189,6 +197,13 @@ def _event(row: Any) -> Event:
 
 _POSITION = """
 SELECT coalesce((SELECT position FROM users WHERE id = $1), (SELECT first_position FROM life))
+"""
+
+_POSITIONS = """
+SELECT coalesce(users.position, life.first_position) AS position
+FROM life, unnest($1::text[]) WITH ORDINALITY AS asked (id, n)
+LEFT JOIN users ON users.id = asked.id
+ORDER BY asked.n
 """
 
 _EVENTS = f"""

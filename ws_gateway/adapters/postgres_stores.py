@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 import msgspec
 
 from shared.postgres import Postgres
+from shared.relocation import check_complete
 from ws_gateway.adapters.postgres_archive import PostgresMessageArchive
 from ws_gateway.adapters.postgres_people import PostgresPeopleStore
 from ws_gateway.adapters.postgres_store import PostgresMessageStore
@@ -23,6 +24,7 @@ class PostgresStores(msgspec.Struct, frozen=True):
     messages: PostgresMessageStore
     archive: PostgresMessageArchive
     people: PostgresPeopleStore
+    database: Postgres
 
     async def tidy_up(self, is_busy: Callable[[], bool]) -> None:
         """Write deliveries down, and let search catch up; see `Stores`."""
@@ -39,7 +41,7 @@ async def open_postgres_stores(
     """Connect, making or migrating the schema, and close the connections in the end.
 
     Raises:
-        DatabaseUnavailable: it cannot be reached or migrated.
+        DatabaseUnavailable: it cannot be reached or migrated, or holds an unfinished move.
         StoreUnavailable: it cannot be read.
         ValueError: the URL cannot be used.
     """
@@ -51,9 +53,10 @@ async def open_postgres_stores(
         command_timeout_s=command_timeout_s,
     )
     try:
+        await check_complete(database)
         messages = await PostgresMessageStore.over(database)
         archive = PostgresMessageArchive(database, messages.unindexed, messages.write_deliveries)
-        yield PostgresStores(messages, archive, PostgresPeopleStore(database))
+        yield PostgresStores(messages, archive, PostgresPeopleStore(database), database)
         with contextlib.suppress(StoreUnavailable):  # it is for tracing only
             await messages.write_deliveries()
     finally:

@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
+from shared.batching import Batcher
 from shared.ids import UserId
-from ws_gateway.batching import Batcher
 from ws_gateway.conversations import Look, Notice, Published, Receipt
 from ws_gateway.delivery.connection_map import ConnectionMap
 from ws_gateway.delivery.person_log import PersonLog
@@ -88,6 +88,8 @@ class Following:
         )
         self._reads = asyncio.Semaphore(_MAX_READS)
         self._bus_changed = asyncio.Event()
+        self.look_often = False
+        """Whether another gateway may not be heard: as if the bus were away."""
         bus.subscribe(self.receive)
         bus.watch(self._bus_has_changed)
 
@@ -144,8 +146,8 @@ class Following:
     async def run(self) -> None:
         """Look for what the bus lost now and then, and often while it is away, for ever."""
         while True:
-            connected = self._bus.is_connected
-            interval_s = self._check_interval_s if connected else _CHECK_WHILE_AWAY_S
+            seldom = self._bus.is_connected and not self.look_often
+            interval_s = self._check_interval_s if seldom else _CHECK_WHILE_AWAY_S
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(interval_s):
                     await self._bus_changed.wait()

@@ -15,6 +15,7 @@ from ws_gateway.ports.archive import (
     SearchPage,
     Trace,
 )
+from ws_gateway.ports.attendance import Arrival, Attendance, Pulse
 from ws_gateway.ports.bus import MessageBus, Receiver, UserBus
 from ws_gateway.ports.messages import EventPage, MessageStore, SharedLogs, StoreUnavailable
 from ws_gateway.ports.people import PeopleStore, Preferences
@@ -30,6 +31,8 @@ from ws_gateway.ports.profile import (
 )
 
 __all__ = [
+    "Arrival",
+    "Attendance",
     "ConversationSummary",
     "EventPage",
     "FeedEvent",
@@ -44,6 +47,7 @@ __all__ = [
     "Preferences",
     "ProfileService",
     "ProfileServiceUnavailable",
+    "Pulse",
     "Receiver",
     "RevocationFeed",
     "SearchHit",

@@ -4,6 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.gateways import gateways, nats
+
+__all__ = ["gateways", "nats"]
+
 
 @pytest.fixture(autouse=True)
 def _no_fault_of_a_client_shows_as_ours(caplog: pytest.LogCaptureFixture) -> Iterator[None]:

@@ -67,7 +67,7 @@ async def test_second_device_keeps_a_person_online(
         await phone.expect("presence", user=ann.user_id, online=True)
         await b.socket.close()
         await until(lambda: gateway.connections_of(bob.user_id) == 1)
-        assert gateway.gateway.presence.is_online(bob.user_id, ann.user_id)
+        assert await gateway.gateway.presence.online([bob.user_id], ann.user_id)
         await phone.socket.close()
         await a.expect("presence", user=bob.user_id, online=False)
 

@@ -13,6 +13,7 @@ from tests.support.manual_clock import ManualClock
 from tests.support.talk import ANN, BOB, CID, say
 from tests.support.waiting import until
 from tests.support.wire import Seat
+from ws_gateway.adapters.local_attendance import LocalAttendance
 from ws_gateway.adapters.local_bus import LocalBus
 from ws_gateway.adapters.sqlite_stores import SqliteStores, open_sqlite_stores
 from ws_gateway.conversations import Appended, Draft, Notice, PresenceNotice, Published
@@ -36,6 +37,7 @@ class Scene:
         self.presence = Presence(
             self.connections,
             stores.people,
+            LocalAttendance(),
             self.bus,
             rendering,
             offline_after_s=offline_after_s,
@@ -49,15 +51,15 @@ class Scene:
         """Connect; returns when everybody has been told."""
         seat = Seat(user_id)
         self.connections.add(seat)
-        self.presence.joined(user_id)
+        self.presence.joined(user_id, seat.connection_id)
         self.presence.greet(seat)
         await self.settled()
         return seat
 
     async def go(self, seat: Seat) -> None:
         """Disconnect."""
-        if self.connections.remove(seat):
-            self.presence.left(seat.identity.user_id)
+        was_last = self.connections.remove(seat)
+        self.presence.left(seat.identity.user_id, seat.connection_id, was_last=was_last)
         await self.settled()
 
     async def settled(self) -> None:
@@ -67,7 +69,7 @@ class Scene:
         async def job() -> None:
             done.set()
 
-        self.presence._jobs.put_nowait(job)
+        self.presence._jobs[0].put_nowait(job)
         async with asyncio.timeout(10):
             await done.wait()
 
@@ -121,8 +123,8 @@ async def test_peers_are_told_of_each_other_and_strangers_of_nobody(scene: Scene
     assert presence_frames(ann) == [(BOB, True)]
     assert presence_frames(bob) == [(ANN, True)]
     assert presence_frames(cid) == []
-    assert scene.presence.is_online(ANN, BOB)
-    assert not scene.presence.is_online(ANN, CID)
+    assert await scene.presence.online([ANN], BOB) == {ANN}
+    assert not await scene.presence.online([ANN], CID)
 
 
 async def test_second_device_is_told_and_tells_nobody(scene: Scene) -> None:
@@ -132,13 +134,13 @@ async def test_second_device_is_told_and_tells_nobody(scene: Scene) -> None:
     assert presence_frames(bob) == presence_frames(phone) == [(ANN, True)]
     await scene.go(bob)
     await scene.go(phone)
-    assert scene.presence.is_online(BOB, ANN)
+    assert await scene.presence.online([BOB], ANN)
 
 
 async def test_who_returns_in_time_was_never_gone(scene: Scene) -> None:
     ann, bob = await scene.come(ANN), await scene.come(BOB)
     await scene.go(bob)
-    assert scene.presence.is_online(BOB, ANN)
+    assert await scene.presence.online([BOB], ANN)
     await scene.come(BOB)
     assert presence_frames(ann) == [(BOB, True)]
 
@@ -154,7 +156,7 @@ async def test_who_stays_away_is_gone_with_when_they_were_last_seen(hasty: Scene
     await hasty.settled()
     (summary,) = await hasty.stores.archive.conversations(ANN, None, 1)
     assert summary.peer_last_seen_ms == left_at_ms
-    assert not hasty.presence.is_online(BOB, ANN)
+    assert not await hasty.presence.online([BOB], ANN)
 
 
 async def test_old_departure_in_the_queue_does_not_cut_a_new_debounce_short(
@@ -162,17 +164,17 @@ async def test_old_departure_in_the_queue_does_not_cut_a_new_debounce_short(
 ) -> None:
     ann, bob = await scene.come(ANN), await scene.come(BOB)
     scene.connections.remove(bob)
-    scene.presence.left(BOB)
+    scene.presence.left(BOB, bob.connection_id, was_last=True)
     scene.presence._leaving[BOB].cancel()
     scene.presence._stayed_away(BOB, 1)  # the debounce is over, its job waits
     seat = Seat(BOB)
     scene.connections.add(seat)
-    scene.presence.joined(BOB)
+    scene.presence.joined(BOB, seat.connection_id)
     scene.connections.remove(seat)
-    scene.presence.left(BOB)
+    scene.presence.left(BOB, seat.connection_id, was_last=True)
     await scene.settled()
     assert presence_frames(ann) == [(BOB, True)]
-    assert scene.presence.is_online(BOB, ANN)
+    assert await scene.presence.online([BOB], ANN)
 
 
 async def test_first_message_introduces_two_people_to_each_other(scene: Scene) -> None:
@@ -203,7 +205,7 @@ async def test_first_message_during_the_arrival_introduces_as_well(
     monkeypatch.setattr(scene.stores.people, "peers", peers)
     seat = Seat(CID)
     scene.connections.add(seat)
-    scene.presence.joined(CID)
+    scene.presence.joined(CID, seat.connection_id)
     scene.presence.greet(seat)
     await looked_up.wait()
     (outcome,) = await scene.stores.messages.append_batch([Draft(CID, ANN, "1", "hi")], 1)

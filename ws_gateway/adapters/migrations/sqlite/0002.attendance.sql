@@ -1,0 +1,4 @@
+-- depends: 0001.conversations
+
+-- PostgreSQL keeps here who is connected to which gateway. A single gateway knows its own people.
+SELECT 1;
