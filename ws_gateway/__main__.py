@@ -13,16 +13,17 @@ from pathlib import Path
 import structlog
 import uvloop
 
+from shared.database import DatabaseInUse, DatabaseUnavailable, RelocationRefused
 from shared.logs import configure_logging
 from shared.settings import SettingsError
-from shared.sqlite import DatabaseInUse, DatabaseUnavailable
-from shared.sqlite_backup import BackupUnusable, back_up, restore
-from ws_gateway.adapters.sqlite_life import DATABASE_NAME, begin_new_life
+from shared.sqlite_backup import BackupUnusable
+from ws_gateway import upkeep
 from ws_gateway.app import run
 from ws_gateway.protocol import asyncapi
 from ws_gateway.server import PATH, SUBPROTOCOL
 from ws_gateway.settings import Settings
 
+_LOAD_ANEW = "Clients that connect will load their conversations anew."
 _EXIT_FAILED = 1
 _EXIT_USAGE = 2
 
@@ -37,9 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = Settings.load()
     except SettingsError as error:
         return _fail(str(error), _EXIT_USAGE)
-    if parsed.command in {"backup", "restore"}:
-        return _copy(parsed.command, settings.data_dir / DATABASE_NAME, parsed.file)
-    return _serve(settings)
+    if parsed.command in {None, "serve"}:
+        return _serve(settings)
+    return _do(parsed, settings)
 
 
 def _serve(settings: Settings) -> int:
@@ -60,18 +61,31 @@ def _serve(settings: Settings) -> int:
     return 0
 
 
-def _copy(command: str, database: Path, file: Path) -> int:
+def _do(parsed: argparse.Namespace, settings: Settings) -> int:
     try:
-        if command == "backup":
-            back_up(database, file)
-            return 0
-        replaced = restore(file, database, begin_new_life)
+        match parsed.command:
+            case "backup":
+                upkeep.copy(settings, parsed.file)
+            case "restore":
+                _say(f"{upkeep.put_back(settings, parsed.file)}. {_LOAD_ANEW}")
+            case "move-to-postgresql":
+                for line in uvloop.run(upkeep.move(settings, _progress)):
+                    _say(line)
+                _say("moved. Start the gateway with DUET_DATABASE_URL; the file is of no more use.")
+            case "after-restore":
+                uvloop.run(upkeep.begin_life_after_restore(settings))
+                _say(_LOAD_ANEW)
     except DatabaseInUse as error:
         return _fail(f"{error}; stop the gateway first")
-    except BackupUnusable as error:
+    except (
+        BackupUnusable,
+        DatabaseUnavailable,
+        RelocationRefused,
+        upkeep.WrongEngine,
+        ValueError,
+        OSError,
+    ) as error:
         return _fail(str(error))
-    kept = f"; what it replaced is {replaced}" if replaced else ""
-    _say(f"restored {database}{kept}. Clients that connect will load their conversations anew.")
     return 0
 
 
@@ -84,15 +98,28 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("serve", help="serve (the default)")
     commands.add_parser("asyncapi", help="print the AsyncAPI document of the protocol")
     for name, purpose in (
-        ("backup", "copy the database to FILE; the gateway may be running"),
+        ("backup", "copy the SQLite database to FILE; the gateway may be running"),
         ("restore", "put the copy in FILE in the database's place; the gateway must be stopped"),
     ):
         commands.add_parser(name, help=purpose).add_argument("file", type=Path, metavar="FILE")
+    commands.add_parser(
+        "move-to-postgresql",
+        help="copy everything from the data directory to DUET_DATABASE_URL; the gateway must be"
+        " stopped; run it again to continue",
+    )
+    commands.add_parser(
+        "after-restore",
+        help="have clients load everything anew, after PostgreSQL was put back to an earlier time",
+    )
     return parser
 
 
 def _say(text: str) -> None:
     print(text)  # noqa: T201 - the result of a command
+
+
+def _progress(table: str, rows: int) -> None:
+    print(f"{table}: {rows} rows copied", file=sys.stderr)  # noqa: T201 - there is no log
 
 
 def _fail(message: str, status: int = _EXIT_FAILED) -> int:

@@ -1,0 +1,83 @@
+"""What operators do to the gateway's data: the commands of `python -m ws_gateway`."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from shared.sqlite_backup import back_up, restore
+from ws_gateway.adapters.sqlite_life import DATABASE_NAME, begin_new_life
+from ws_gateway.settings import Settings
+
+__all__ = ["WrongEngine", "begin_life_after_restore", "copy", "move", "put_back"]
+
+
+class WrongEngine(Exception):
+    """This is done in another way for the engine that the settings choose; the message says how."""
+
+
+def copy(settings: Settings, backup: Path) -> None:
+    """Copy the database to a file that does not exist yet; see `back_up`.
+
+    Raises:
+        WrongEngine: PostgreSQL has its own ways.
+        BackupUnusable: the message says why.
+        ValueError, OSError: the database's URL cannot be used.
+    """
+    _require_sqlite(settings, "pg_dump or a base backup")
+    back_up(settings.data_dir / DATABASE_NAME, backup)
+
+
+def put_back(settings: Settings, backup: Path) -> str:
+    """Put such a copy in the database's place; see `restore`. Returns what was done.
+
+    Raises:
+        WrongEngine: PostgreSQL has its own ways.
+        BackupUnusable: the message says why.
+        DatabaseInUse: the gateway is running.
+        ValueError, OSError: the database's URL cannot be used.
+    """
+    _require_sqlite(settings, "pg_restore or recovery, then `python -m ws_gateway after-restore`")
+    database = settings.data_dir / DATABASE_NAME
+    replaced = restore(backup, database, begin_new_life)
+    return f"restored {database}" + (f"; what it replaced is {replaced}" if replaced else "")
+
+
+async def begin_life_after_restore(settings: Settings) -> None:
+    """Have clients load their conversations anew, after PostgreSQL was put back.
+
+    Raises:
+        WrongEngine: `restore` does it for SQLite.
+        DatabaseUnavailable: nothing was changed.
+        ValueError, OSError: the database's URL cannot be used.
+    """
+    url = _require_postgresql(settings, "`restore` does this itself")
+    from ws_gateway.adapters import postgres_life  # noqa: PLC0415 - only when it is chosen
+
+    await postgres_life.begin_new_life(url)
+
+
+async def move(settings: Settings, report: Callable[[str, int], None]) -> list[str]:
+    """Copy everything from the data directory to PostgreSQL; return a line for each table.
+
+    Raises:
+        WrongEngine: no URL is set.
+        DatabaseInUse: the gateway is running.
+        DatabaseUnavailable, RelocationRefused: the message says why.
+        ValueError, OSError: the database's URL cannot be used.
+    """
+    url = _require_postgresql(settings, "set it to where everything goes")
+    from ws_gateway.adapters import relocation  # noqa: PLC0415 - only when it is chosen
+
+    moved = await relocation.move_to_postgres(settings.data_dir, url, report)
+    return [f"{one.table}: {one.rows} rows, checksum {one.checksum}" for one in moved]
+
+
+def _require_sqlite(settings: Settings, instead: str) -> None:
+    if settings.postgresql_url() is not None:
+        raise WrongEngine(f"DUET_DATABASE_URL is set: use PostgreSQL's {instead}")
+
+
+def _require_postgresql(settings: Settings, hint: str) -> str:
+    url = settings.postgresql_url()
+    if url is None:
+        raise WrongEngine(f"DUET_DATABASE_URL is not set: {hint}")
+    return url
