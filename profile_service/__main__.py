@@ -23,6 +23,8 @@ _COMMANDS = {
     "restore": "put the copy in FILE in the database's place; the service must be stopped",
     "move-to-postgresql": "copy everything from the data directory to DUET_DATABASE_URL; the"
     " service must be stopped; run it again to continue",
+    "reseal-keys": "encrypt the signing keys in PostgreSQL anew, after the service secret was"
+    " changed; FILE holds the old one",
     "after-restore": "log everybody out, after PostgreSQL was put back to an earlier time",
 }
 
@@ -64,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, purpose in _COMMANDS.items():
         command = commands.add_parser(name, help=purpose)
-        if name in {"backup", "restore"}:
+        if name in {"backup", "restore", "reseal-keys"}:
             command.add_argument("file", type=Path, metavar="FILE")
     return parser
 
@@ -85,6 +87,9 @@ def _run(parsed: argparse.Namespace, settings: Settings) -> None:
             _say(
                 "moved. Start the service with DUET_DATABASE_URL; the old files are of no more use."
             )
+        case "reseal-keys":
+            count = uvloop.run(upkeep.reseal_keys(settings, parsed.file.read_bytes().strip()))
+            _say(f"{count} keys are encrypted under the new secret")
         case "after-restore":
             uvloop.run(upkeep.begin_life_after_restore(settings))
             _say("Everybody must log in again.")

@@ -9,7 +9,15 @@ from profile_service.adapters.sqlite_stores import key_directory
 from profile_service.app import Settings, open_stores
 from shared.sqlite_backup import back_up, restore
 
-__all__ = ["WrongEngine", "begin_life_after_restore", "copy", "move", "put_back", "rotate_keys"]
+__all__ = [
+    "WrongEngine",
+    "begin_life_after_restore",
+    "copy",
+    "move",
+    "put_back",
+    "reseal_keys",
+    "rotate_keys",
+]
 
 ROTATED_KEY_MARGIN_S = 86_400
 """A key is kept this much longer than the longest-lived token that it signed."""
@@ -70,6 +78,20 @@ async def begin_life_after_restore(settings: Settings) -> None:
     from profile_service.adapters import postgres_life  # noqa: PLC0415 - only when it is chosen
 
     await postgres_life.begin_new_life(url)
+
+
+async def reseal_keys(settings: Settings, old_secret: bytes) -> int:
+    """Encrypt the signing keys under the service secret as it is now; return how many there are.
+
+    Raises:
+        WrongEngine: key files are not encrypted.
+        DatabaseUnavailable, KeysUnusable: nothing was changed.
+        ValueError, OSError: a secret or the database's URL cannot be used.
+    """
+    url = _require_postgresql(settings, "key files do not depend on the service secret")
+    from profile_service.adapters import postgres_life  # noqa: PLC0415 - only when it is chosen
+
+    return await postgres_life.reseal_keys(url, old_secret, settings.shared_secret())
 
 
 async def move(settings: Settings, report: Callable[[str, int], None]) -> list[str]:

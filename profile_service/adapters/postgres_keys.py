@@ -20,7 +20,7 @@ from profile_service.ports import KeysUnusable
 from profile_service.tokens import KeyRing, key_id
 from shared.postgres import Connection, Postgres
 
-__all__ = ["ACTIVATION_DELAY_S", "PostgresKeys", "insert_keys", "key_cipher"]
+__all__ = ["ACTIVATION_DELAY_S", "PostgresKeys", "insert_keys", "key_cipher", "reseal"]
 
 ACTIVATION_DELAY_S = 15.0
 """From making a key to signing with it: several of the intervals at which services look."""
@@ -95,7 +95,7 @@ class PostgresKeys:
         return key_id(key.public_key())
 
     def _open(self, keys: Sequence[_SealedKey]) -> KeyRing:
-        opened = {key.id: self._unseal(key) for key in keys}
+        opened = {key.id: _unseal(key, self._cipher) for key in keys}
         signing = self._signing(keys).id
         ring = KeyRing(opened[signing], {name: key.public_key() for name, key in opened.items()})
         self._seen = (frozenset(opened), signing)
@@ -106,16 +106,23 @@ class PostgresKeys:
         due = [key for key in keys if key.signs_from_ms <= self._now() * 1000]
         return due[-1] if due else keys[0]
 
-    def _unseal(self, key: _SealedKey) -> Ed25519PrivateKey:
-        nonce, encrypted = key.sealed[:_NONCE_BYTES], key.sealed[_NONCE_BYTES:]
-        try:
-            raw = self._cipher.decrypt(nonce, encrypted, key.id.encode())
-        except (InvalidTag, ValueError):
-            raise KeysUnusable(
-                f"the signing key {key.id} was encrypted under another service secret;"
-                " give all profile services the same DUET_SERVICE_SECRET"
-            ) from None
-        return Ed25519PrivateKey.from_private_bytes(raw)
+
+async def reseal(connection: Connection, old_secret: bytes, new_secret: bytes) -> int:
+    """Encrypt every key under another service secret; return how many there are.
+
+    Raises:
+        KeysUnusable: one is not encrypted under the old one.
+    """
+    old, new = key_cipher(old_secret), key_cipher(new_secret)
+    await connection.execute(_LOCK)
+    keys = await _read(connection)
+    for key in keys:
+        await connection.execute(
+            "UPDATE signing_keys SET sealed = $1 WHERE id = $2",
+            _seal(_unseal(key, old), new),
+            key.id,
+        )
+    return len(keys)
 
 
 async def insert_keys(
@@ -123,19 +130,35 @@ async def insert_keys(
 ) -> None:
     """Store keys, each with the time in seconds from which it signs."""
     for signs_from_s, key in keys:
-        name = key_id(key.public_key())
-        nonce = os.urandom(_NONCE_BYTES)
-        sealed = nonce + cipher.encrypt(nonce, key.private_bytes_raw(), name.encode())
         await connection.execute(
             "INSERT INTO signing_keys (id, sealed, signs_from_ms) VALUES ($1, $2, $3)",
-            name,
-            sealed,
+            key_id(key.public_key()),
+            _seal(key, cipher),
             int(signs_from_s * 1000),
         )
 
 
 async def _read(connection: Connection) -> list[_SealedKey]:
     return [_SealedKey(*row) for row in await connection.fetch(_SELECT)]
+
+
+def _seal(key: Ed25519PrivateKey, cipher: AESGCM) -> bytes:
+    """Encrypt a key; its name is authenticated, so that keys cannot be swapped."""
+    nonce = os.urandom(_NONCE_BYTES)
+    name = key_id(key.public_key()).encode()
+    return nonce + cipher.encrypt(nonce, key.private_bytes_raw(), name)
+
+
+def _unseal(key: _SealedKey, cipher: AESGCM) -> Ed25519PrivateKey:
+    nonce, encrypted = key.sealed[:_NONCE_BYTES], key.sealed[_NONCE_BYTES:]
+    try:
+        raw = cipher.decrypt(nonce, encrypted, key.id.encode())
+    except (InvalidTag, ValueError):
+        raise KeysUnusable(
+            f"the signing key {key.id} was encrypted under another service secret: give all profile"
+            " services the same one; after a change, run `python -m profile_service reseal-keys`"
+        ) from None
+    return Ed25519PrivateKey.from_private_bytes(raw)
 
 
 def key_cipher(secret: bytes) -> AESGCM:

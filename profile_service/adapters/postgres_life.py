@@ -1,12 +1,15 @@
-"""What becomes of the profile service's PostgreSQL database after it was restored."""
+"""What is done to the profile service's PostgreSQL database as a whole."""
 
+import contextlib
 import time
+from collections.abc import AsyncIterator
 
 from profile_service.adapters.postgres_access import MIGRATIONS, SCHEMA
+from profile_service.adapters.postgres_keys import reseal
 from profile_service.adapters.postgres_rows import CHANNEL
 from shared.postgres import Connection, Postgres
 
-__all__ = ["begin_new_life"]
+__all__ = ["begin_new_life", "reseal_keys"]
 
 TIMEOUT_S = 3600.0
 """Every session is touched; there may be millions."""
@@ -48,8 +51,26 @@ async def begin_new_life(url: str) -> None:
         await connection.execute(_END_SESSIONS, now_ms)
         await connection.execute("SELECT pg_notify($1, '')", CHANNEL)
 
+    async with _opened(url) as database:
+        await database.write(log_out)
+
+
+async def reseal_keys(url: str, old_secret: bytes, new_secret: bytes) -> int:
+    """Encrypt the signing keys under another service secret; return how many there are.
+
+    Raises:
+        DatabaseUnavailable: nothing was changed.
+        KeysUnusable: the old secret is not the one.
+        ValueError: the URL cannot be used.
+    """
+    async with _opened(url) as database:
+        return await database.write(lambda connection: reseal(connection, old_secret, new_secret))
+
+
+@contextlib.asynccontextmanager
+async def _opened(url: str) -> AsyncIterator[Postgres]:
     database = await Postgres.open(url, MIGRATIONS, schema=SCHEMA, command_timeout_s=TIMEOUT_S)
     try:
-        await database.write(log_out)
+        yield database
     finally:
         await database.close()

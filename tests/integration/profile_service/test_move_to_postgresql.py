@@ -12,6 +12,7 @@ import pytest
 
 from profile_service import upkeep
 from profile_service.__main__ import main
+from profile_service.ports import KeysUnusable
 from profile_service.settings import Settings
 from shared.database import DatabaseUnavailable
 from shared.sqlite import lock
@@ -188,3 +189,26 @@ async def test_after_a_restore_everybody_is_logged_out(
                         break
         assert held["anna"]["user"]["id"] in ended
         await service.log_in("anna")
+
+
+async def test_keys_outlive_a_change_of_the_service_secret(
+    after: Settings,
+    url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    held = await used(after)
+    (tmp_path / "old").write_bytes(after.shared_secret() + b"\n")
+    changed = "another secret of the tests, at least 32 bytes"
+    settings = fast_settings(tmp_path / "data", database_url=url, service_secret=changed)
+    with pytest.raises(KeysUnusable, match="another service secret"):
+        async with running_service(settings):
+            pass
+    monkeypatch.setenv("DUET_DATABASE_URL", url)
+    monkeypatch.setenv("DUET_SERVICE_SECRET", changed)
+    assert await asyncio.to_thread(main, ["reseal-keys", str(tmp_path / "old")]) == 0
+    assert "1 keys are encrypted" in capsys.readouterr().out
+    async with running_service(settings) as service:
+        (found,) = await service.introspect({"access_token": held["anna"]["access_token"]})
+        assert found["active"]

@@ -256,3 +256,15 @@ def test_neither_log_nor_audit_trail_holds_a_credential(
         ("refresh", "127.0.0.1", "rotate"),
         ("reuse", "127.0.0.1", "reuse"),
     ]
+
+
+def test_who_uses_sqlite_does_not_wait_for_what_postgresql_needs() -> None:
+    script = (
+        "import sys, profile_service.__main__\n"
+        "loaded = {'asyncpg', 'psycopg', 'profile_service.adapters.postgres_stores'}\n"
+        "sys.exit(', '.join(sorted(loaded & sys.modules.keys())) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")

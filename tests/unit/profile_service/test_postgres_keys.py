@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from profile_service.adapters.postgres_keys import ACTIVATION_DELAY_S, PostgresKeys
+from profile_service.adapters.postgres_keys import ACTIVATION_DELAY_S, PostgresKeys, reseal
 from profile_service.ports import KeysUnusable
 from shared.postgres import Postgres
 from tests.support.postgres import Databases
@@ -79,10 +79,20 @@ async def test_another_service_secret_opens_nothing_and_says_so(
     database: Postgres, clock: ManualClock
 ) -> None:
     await PostgresKeys(database, SECRET, now=clock).load()
-    with pytest.raises(
-        KeysUnusable, match="give all profile services the same DUET_SERVICE_SECRET"
-    ):
+    with pytest.raises(KeysUnusable, match="give all profile services the same one"):
         await PostgresKeys(database, SECRET + b"!", now=clock).load()
+
+
+async def test_keys_follow_a_change_of_the_service_secret(
+    database: Postgres, clock: ManualClock
+) -> None:
+    ring = await PostgresKeys(database, SECRET, now=clock).load()
+    new_secret = SECRET + b"!"
+    with pytest.raises(KeysUnusable):
+        await database.write(lambda connection: reseal(connection, new_secret, new_secret))
+    assert await database.write(lambda connection: reseal(connection, SECRET, new_secret)) == 1
+    again = await PostgresKeys(database, new_secret, now=clock).load()
+    assert again.signing.private_bytes_raw() == ring.signing.private_bytes_raw()
 
 
 async def test_keys_cannot_be_swapped_in_the_database(
