@@ -69,27 +69,16 @@ def _throughput_rows(measured: Throughput, target: float | None, record: Record)
 
 
 def _loop(measured: Throughput) -> str:
-    return f"{measured.pairs} pair{'s'[: measured.pairs - 1]} x {measured.window}"
+    return f"{measured.pairs} pair{'' if measured.pairs == 1 else 's'} x {measured.window}"
 
 
 def latency(on: Stage, options: Options, record: Record) -> None:
     """Open loop, at shares of each server's own peak."""
-    pairs, window = _PEAK
     peaks = {server: _peak(on, server, record) for server in ("relay", "duet")}
     for share in options.shares_of_peak:
         for server, peak in peaks.items():
-            rate = share * peak
-            say(f"{server} at {share:.0%} of its peak, {rate:,.0f} msg/s")
-            try:
-                result = on.load(server, pairs=pairs, window=window, rate_per_s=rate)
-            except RuntimeError as error:
-                if '"overloaded"' not in str(error):
-                    raise
-                record.warnings.append(f"{server} was overloaded at {share:.0%} of its peak")
-                continue
-            record.points.append(
-                Point(server=server, share_of_peak=share, rate_per_s=rate, result=result)
-            )
+            for _ in range(options.repetitions if (share, server) == (0.5, "duet") else 1):
+                _add_point(on, record, server, share, share * peak)
     for server, target in (("relay", None), ("duet", 5.0)):
         at_half = [p.result for p in record.points if p.server == server and p.share_of_peak == 0.5]
         if not at_half:
@@ -105,6 +94,19 @@ def latency(on: Stage, options: Options, record: Record) -> None:
                 f"{shares(at_half)}",
             )
         )
+
+
+def _add_point(on: Stage, record: Record, server: str, share: float, rate: float) -> None:
+    pairs, window = _PEAK
+    say(f"{server} at {share:.0%} of its peak, {rate:,.0f} msg/s")
+    try:
+        result = on.load(server, pairs=pairs, window=window, rate_per_s=rate)
+    except RuntimeError as error:
+        if '"overloaded"' not in str(error):
+            raise
+        record.warnings.append(f"{server} was overloaded at {share:.0%} of its peak")
+        return
+    record.points.append(Point(server=server, share_of_peak=share, rate_per_s=rate, result=result))
 
 
 def _peak(on: Stage, server: str, record: Record) -> float:

@@ -1,6 +1,7 @@
 """Latency against throughput, as SVG."""
 
 from collections.abc import Sequence
+from statistics import median
 
 from bench.chart import Axis, Series, document, panel
 from bench.record import Point
@@ -20,9 +21,11 @@ def latency_plot(points: Sequence[Point]) -> str:
     """
     series = []
     for server, label, colour in _SERVERS:
-        mine = sorted((p for p in points if p.server == server), key=lambda p: p.rate_per_s)
-        p50 = [(p.rate_per_s, p.result.ack.p50_us / 1e3) for p in mine]
-        p99 = [(p.rate_per_s, p.result.ack.p99_us / 1e3) for p in mine]
+        mine = [point for point in points if point.server == server]
+        rates = sorted({point.rate_per_s for point in mine})
+        acks = {rate: [p.result.ack for p in mine if p.rate_per_s == rate] for rate in rates}
+        p50 = [(rate, median(ack.p50_us for ack in acks[rate]) / 1e3) for rate in rates]
+        p99 = [(rate, median(ack.p99_us for ack in acks[rate]) / 1e3) for rate in rates]
         series += [
             Series(points=p50, colour=colour, label=f"{label} (p50; dashed: p99)"),
             Series(points=p99, colour=colour, dashed=True),
