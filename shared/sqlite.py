@@ -104,6 +104,16 @@ class Database:
         """
         return await _run(next(self._next_reader), _in_snapshot, query)
 
+    async def empty_log(self) -> bool:
+        """Write the log back into the database and empty it: no page is kept as it once was.
+
+        Returns False when somebody reads an older state just now; then call again later.
+
+        Raises:
+            DatabaseUnavailable: the disk fails, or is full.
+        """
+        return await _run(self._writer, _empty_log)
+
     async def close(self) -> None:
         """Wait for what was handed over, then close every connection and let other processes in.
 
@@ -150,11 +160,22 @@ def _in_snapshot(connection: sqlite3.Connection, query: Callable[[sqlite3.Connec
         connection.execute("COMMIT")
 
 
+def _empty_log(connection: sqlite3.Connection) -> bool:
+    (patience_ms,) = connection.execute("PRAGMA busy_timeout").fetchone()
+    connection.execute("PRAGMA busy_timeout=0")  # whoever writes next must not wait for readers
+    try:
+        (is_busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    finally:
+        connection.execute(f"PRAGMA busy_timeout={patience_ms}")
+    return not is_busy
+
+
 def _configure(connection: sqlite3.Connection, read_only: bool, cache_mib: int) -> None:
     if not read_only:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA secure_delete=ON")  # what is deleted is gone from the file
         connection.execute("PRAGMA wal_autocheckpoint=4000")  # pages: a checkpoint every 16 MB
         connection.execute("PRAGMA journal_size_limit=67108864")
     connection.execute(f"PRAGMA cache_size={-1024 * cache_mib}")

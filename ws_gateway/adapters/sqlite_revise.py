@@ -6,6 +6,7 @@ from typing import Protocol
 import msgspec
 
 from shared.ids import ConversationId, UserId
+from ws_gateway.adapters.sqlite_forgetting import note_removal
 from ws_gateway.adapters.sqlite_indexes import SearchEntry
 from ws_gateway.adapters.sqlite_rows import (
     COLUMNS,
@@ -104,6 +105,7 @@ class Revise:
             (change.request_id, author, self.position, message.revision + 1),
         )
         revised = self._rewrite(message, change.text if isinstance(change, Edit) else None)
+        note_removal(self._connection)
         search = SearchEntry(self._connection, message.position, low, high)
         search.remove(message.text)
         if not revised.deleted:
@@ -182,6 +184,7 @@ class Revise:
         rows = self._connection.execute(_TEXTS, (conversation, user, _ERASE_CHUNK + 1)).fetchall()
         more = len(rows) > _ERASE_CHUNK
         del rows[_ERASE_CHUNK:]
+        note_removal(self._connection)
         for position, text in rows:
             SearchEntry(self._connection, position, low, high).remove(text)
         self._connection.executemany(

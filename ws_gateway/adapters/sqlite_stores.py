@@ -1,6 +1,7 @@
 """The three stores in one SQLite file."""
 
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import msgspec
 
 from shared.sqlite import Database
 from ws_gateway.adapters.sqlite_archive import SqliteMessageArchive
+from ws_gateway.adapters.sqlite_forgetting import Forgetting
 from ws_gateway.adapters.sqlite_people import SqlitePeopleStore
 from ws_gateway.adapters.sqlite_store import SqliteMessageStore
 from ws_gateway.ports import StoreUnavailable
@@ -21,18 +23,23 @@ class SqliteStores(msgspec.Struct, frozen=True):
     messages: SqliteMessageStore
     archive: SqliteMessageArchive
     people: SqlitePeopleStore
+    forgetting: Forgetting
 
     async def tidy_up(self, is_busy: Callable[[], bool]) -> None:
-        """Let places, search and traces catch up; see `Stores`."""
+        """Let places, search and traces catch up, and removed texts go; see `Stores`."""
         await self.messages.tidy_up()
         while not is_busy():
             if await self.archive.index_search():
+                await self.forgetting.go_on()
                 break
 
 
 @contextlib.asynccontextmanager
 async def open_sqlite_stores(
-    path: Path, *, busy_timeout_s: float = 2.0
+    path: Path,
+    *,
+    busy_timeout_s: float = 2.0,
+    clock: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[SqliteStores]:
     """Open the file, making or migrating it, and close it in the end.
 
@@ -49,7 +56,8 @@ async def open_sqlite_stores(
         archive = SqliteMessageArchive(
             database, messages.settle, messages.unsettled, messages.write_deliveries
         )
-        yield SqliteStores(messages, archive, SqlitePeopleStore(database, messages.forget_route))
+        people = SqlitePeopleStore(database, messages.forget_route)
+        yield SqliteStores(messages, archive, people, Forgetting(database, clock=clock))
         with contextlib.suppress(StoreUnavailable):  # then the next start does it
             await messages.settle_all()
     finally:
