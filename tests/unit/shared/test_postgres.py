@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import secrets
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -239,6 +240,33 @@ async def test_what_cannot_be_reached_says_so_without_the_password(
             await Postgres.open(unusable, migrations, schema=SCHEMA)
         assert password not in str(raised.value)
         assert "s3cret" not in str(raised.value)
+
+
+async def test_a_role_that_may_not_make_schemas_uses_one_that_was_made_for_it(
+    migrations: str, postgres_databases: Databases
+) -> None:
+    url = postgres_databases.empty()
+    role = f"limited_{secrets.token_hex(4)}"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'limited'".encode())
+        connection.execute(f"CREATE SCHEMA {SCHEMA} AUTHORIZATION {role}".encode())
+    address = url.partition("@")[2]
+    async with opened(f"postgresql://{role}:limited@{address}", migrations) as database:
+        await database.write(insert(1))
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"DROP OWNED BY {role}".encode())
+        connection.execute(f"DROP ROLE {role}".encode())
+
+
+async def test_two_services_may_share_a_database(
+    migrations: str, postgres_databases: Databases
+) -> None:
+    url = postgres_databases.empty()
+    async with opened(url, migrations) as database:
+        other = await Postgres.open(url, migrations, schema="other_service")
+        await other.write(insert(1))
+        assert await database.read(numbers) == []
+        await other.close()
 
 
 async def test_sessions_have_limits(database: Postgres) -> None:
