@@ -57,7 +57,7 @@ class Heartbeat:
         """
         hears = self._hears_others and self._bus.is_connected
         pulse = await self._attendance.beat(hears=hears)
-        self._following.look_often = pulse.others_are_deaf or (pulse.others > 0 and not hears)
+        self._following.look_often(pulse.others_are_deaf or (pulse.others > 0 and not hears))
         for user_id, last_seen_ms in pulse.departed:
             self._presence.departed(user_id, last_seen_ms)
         if pulse.departed:

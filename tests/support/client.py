@@ -127,6 +127,15 @@ class Client:
                 collected.append(frame)
         return collected
 
+    async def gather(self, **counts: int) -> dict[str, list[Frame]]:
+        """Read until so many frames of each of these types have come, in whatever order."""
+        gathered: dict[str, list[Frame]] = {kind: [] for kind in counts}
+        async with asyncio.timeout(3 * _WITHIN_S):
+            while any(len(gathered[kind]) < count for kind, count in counts.items()):
+                frame = json.loads(await self.socket.recv())
+                gathered.setdefault(frame["type"], []).append(frame)
+        return gathered
+
     async def arrived(self) -> list[Frame]:
         """Return all that was sent to this connection until now and was not read yet."""
         await self.send(type="typing", to=3)  # no such frame: its refusal marks the end

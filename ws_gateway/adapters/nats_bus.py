@@ -13,6 +13,7 @@ import collections
 import contextlib
 import random
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any
 
 import structlog
 from nats import errors
@@ -54,8 +55,8 @@ class _Link:
 
     def __init__(self, timeout_s: float) -> None:
         self.client = Client()
-        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Fails when the connection does."""
+        self.lost: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+        """Says why, when the connection fails."""
         self._timeout_s = timeout_s
         self._round_trips: Batcher[None, None] = Batcher(self._ping, max_batch=1_000_000)
 
@@ -86,7 +87,7 @@ class _Link:
 
     def fail(self, error: Exception) -> None:
         if not self.lost.done():
-            self.lost.set_exception(error)
+            self.lost.set_result(error)
 
     async def abandon(self) -> None:
         """Close it; without a word when the network is cut, for then the library would wait."""
@@ -237,18 +238,20 @@ class NatsBus:
             await self._subscribe_all(link)
             await link.round_trip()
         self._found(link)
-        tasks = [
-            asyncio.ensure_future(work)
-            for work in (link.lost, self._send_outgoing(link), self._keep_alive(link))
+        work: list[asyncio.Task[None]] = [
+            asyncio.create_task(self._send_outgoing(link)),
+            asyncio.create_task(self._keep_alive(link)),
         ]
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            return repr(done.pop().exception())
+            ended: list[asyncio.Future[Any]] = [link.lost, *work]
+            await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
+            failed = [repr(task.exception()) for task in work if task.done()]
+            return failed[0] if failed else repr(link.lost.result())
         finally:
             self._lost()
-            for task in tasks:
+            for task in work:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*work, return_exceptions=True)
 
     async def _subscribe_all(self, link: _Link) -> None:
         self._listened = dict.fromkeys(self._listened)

@@ -88,8 +88,7 @@ class Following:
         )
         self._reads = asyncio.Semaphore(_MAX_READS)
         self._bus_changed = asyncio.Event()
-        self.look_often = False
-        """Whether another gateway may not be heard: as if the bus were away."""
+        self._looks_often = False
         bus.subscribe(self.receive)
         bus.watch(self._bus_has_changed)
 
@@ -146,7 +145,7 @@ class Following:
     async def run(self) -> None:
         """Look for what the bus lost now and then, and often while it is away, for ever."""
         while True:
-            seldom = self._bus.is_connected and not self.look_often
+            seldom = self._bus.is_connected and not self._looks_often
             interval_s = self._check_interval_s if seldom else _CHECK_WHILE_AWAY_S
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(interval_s):
@@ -158,6 +157,12 @@ class Following:
                     await self._tell_unheard_receipts()
             except StoreUnavailable as error:
                 _log.warning("what the bus may have lost was not looked for", reason=str(error))
+
+    def look_often(self, often: bool) -> None:
+        """Whether another gateway may not be heard: then look as if the bus were away."""
+        if often != self._looks_often:
+            self._looks_often = often
+            self._bus_changed.set()
 
     async def check(self) -> None:
         """Compare every followed log with the store, and begin to read what is missing.

@@ -1,11 +1,8 @@
 """People on several gateways, as if they were on one: PostgreSQL between them, and NATS."""
 
-import asyncio
-import json
-
 import pytest
 
-from tests.support.client import Client, Frame
+from tests.support.client import Client
 from tests.support.fake_profile import FakeSession
 from tests.support.gateways import Gateways
 
@@ -25,16 +22,6 @@ async def texts(client: Client, count: int) -> list[str]:
     return [(await client.expect("message"))["text"] for _ in range(count)]
 
 
-async def messages_beside_acks(client: Client, count: int) -> list[Frame]:
-    """So many messages, once as many acks have arrived, too."""
-    frames: dict[str, list[Frame]] = {"message": [], "ack": []}
-    async with asyncio.timeout(10):
-        while min(map(len, frames.values())) < count:
-            frame: Frame = json.loads(await client.socket.recv())
-            frames.get(frame["type"], []).append(frame)
-    return frames["message"]
-
-
 async def test_two_people_talk_in_both_directions_in_order(
     gateways: Gateways, ann: FakeSession, bob: FakeSession
 ) -> None:
@@ -46,8 +33,8 @@ async def test_two_people_talk_in_both_directions_in_order(
         for number in range(50):
             await a.send(type="send", id=f"a{number}", to=bob.user_id, text=f"a{number}")
             await b.send(type="send", id=f"b{number}", to=ann.user_id, text=f"b{number}")
-        to_bob = await messages_beside_acks(b, 50)
-        to_ann = await messages_beside_acks(a, 50)
+        to_bob = (await b.gather(ack=50, message=50))["message"]
+        to_ann = (await a.gather(ack=50, message=50))["message"]
         assert [f["text"] for f in to_bob] == [f"a{n}" for n in range(50)]
         assert [f["text"] for f in to_ann] == [f"b{n}" for n in range(50)]
         assert sorted(f["seq"] for f in to_bob + to_ann) == list(range(1, 101))
