@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -12,6 +13,7 @@ from websockets.exceptions import InvalidStatus
 
 from tests.support.client import Client
 from tests.support.gateway import running_gateway
+from tests.support.profile_postgres import migrated_url
 from tests.support.profile_service import (
     PASSWORD,
     RunningService,
@@ -40,9 +42,12 @@ _LOOK_ALIKES = [
 _SAME_NAME = ["Alice", "ALICE", "aLiCe"]
 
 
-@pytest.fixture
-async def service(tmp_path: Path) -> AsyncIterator[RunningService]:
-    async with running_service(fast_settings(tmp_path)) as service:
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def service(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RunningService]:
+    changes: dict[str, Any] = {}
+    if request.param == "postgresql":
+        changes["database_url"] = migrated_url(request.getfixturevalue("postgres_databases"))
+    async with running_service(fast_settings(tmp_path, **changes)) as service:
         yield service
 
 
@@ -55,6 +60,27 @@ async def test_nobody_can_sign_up_as_a_look_alike(service: RunningService) -> No
     for name in _LOOK_ALIKES:  # nor log in as one
         body = {"username": name, "password": PASSWORD}
         assert (await service.client.post("/v1/sessions", json=body)).status_code == 401, name
+
+
+async def test_what_no_database_can_hold_is_nobody(service: RunningService) -> None:
+    for path in ("/v1/users/a%00b", "/internal/users/u%00", "/internal/users?id=%00&id=u_x"):
+        answer = await service.client.get(path, headers=service.as_service)
+        assert answer.status_code in {200, 401, 404}, answer.text
+    held = {"sid": "\0", "sub": "\0", "ver": 2**62}
+    answer = await service.client.post(
+        "/internal/sessions/status", json={"sessions": [held]}, headers=service.as_service
+    )
+    assert answer.json() == {"ended": ["\0"]}
+    anna = await service.sign_up("anna")
+    for field in ("bio", "display_name"):
+        answer = await service.client.patch(
+            "/v1/users/me", json={field: "a\0b"}, headers=bearer(anna)
+        )
+        assert answer.status_code == 422
+    answer = await service.client.delete("/v1/sessions/s_%00", headers=bearer(anna))
+    assert answer.status_code == 404
+    body = {"username": "anna", "password": PASSWORD, "device_name": "a\0b"}
+    assert (await service.client.post("/v1/sessions", json=body)).status_code == 422
 
 
 @pytest.mark.parametrize(
