@@ -1,5 +1,4 @@
 -- depends: 0001.conversations
 
 -- SQLite keeps here whether words of removed texts are still to be taken from its search index.
--- PostgreSQL's index has none.
-SELECT 1;
+-- PostgreSQL has no such work for a gateway: VACUUM removes them (docs/operations.md).
