@@ -48,6 +48,10 @@ screenshots: $(VENV)/.dev-installed ## take docs/images anew; needs Chromium
 faults: $(VENV)/.dev-installed ## every fault, often, on real processes (docs/reliability.md); ARGS=--short
 	$(BIN)/python -m tests.faults $(if $(ARGS),$(ARGS),--long)
 
+.PHONY: faults-scale
+faults-scale: $(VENV)/.dev-installed ## faults across gateways, PostgreSQL and NATS (docs/scale.md); ARGS=--short
+	$(BIN)/python -m tests.scale $(if $(ARGS),$(ARGS),--long)
+
 .PHONY: fuzz
 fuzz: $(VENV)/.dev-installed ## fuzz the protocol and the HTTP bodies; ARGS="--executions 1000000"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris
@@ -87,8 +91,9 @@ check: $(VENV)/.bench-installed ## what must pass before a commit: style, types,
 	$(BIN)/mypy -p bench
 	$(BIN)/lint-imports
 	@$(MAKE) --no-print-directory audit
-	$(PYTEST) --cov --cov-report=term:skip-covered --ignore=tests/faults --ignore=tests/performance $(ARGS)
-	$(PYTEST) tests/faults tests/performance # measure what a tracer would distort
+	$(PYTEST) --cov --cov-report=term:skip-covered --ignore=tests/faults --ignore=tests/scale \
+	  --ignore=tests/performance $(ARGS)
+	$(PYTEST) tests/faults tests/scale tests/performance # measure what a tracer would distort
 
 .PHONY: format
 format: $(VENV)/.dev-installed ## format the code and mend what can be mended
