@@ -21,6 +21,7 @@ _COMMANDS = {
     "rotate-keys": "make a new signing key; running services take it up within seconds",
     "backup": "copy the SQLite database to FILE; the service may be running",
     "restore": "put the copy in FILE in the database's place; the service must be stopped",
+    "compact": "give the SQLite file's free space back; the service must be stopped",
     "move-to-postgresql": "copy everything from the data directory to DUET_DATABASE_URL; the"
     " service must be stopped; run it again to continue",
     "reseal-keys": "encrypt the signing keys in PostgreSQL anew, after the service secret was"
@@ -81,6 +82,9 @@ def _run(parsed: argparse.Namespace, settings: Settings) -> None:
             replaced = upkeep.put_back(settings, parsed.file)
             kept = f"; what it replaced is {replaced}" if replaced else ""
             _say(f"restored{kept}. Everybody must log in again.")
+        case "compact":
+            before, after = upkeep.shrink(settings)
+            _say(f"{before / 1e6:.1f} MB before, {after / 1e6:.1f} MB now")
         case "move-to-postgresql":
             for line in uvloop.run(upkeep.move(settings, _progress)):
                 _say(line)

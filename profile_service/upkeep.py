@@ -8,6 +8,7 @@ from profile_service.adapters.sqlite_life import DATABASE_NAME, begin_new_life
 from profile_service.adapters.sqlite_stores import key_directory
 from profile_service.app import Settings, open_stores
 from shared.sqlite_backup import back_up, restore
+from shared.sqlite_compact import compact
 
 __all__ = [
     "WrongEngine",
@@ -17,6 +18,7 @@ __all__ = [
     "put_back",
     "reseal_keys",
     "rotate_keys",
+    "shrink",
 ]
 
 ROTATED_KEY_MARGIN_S = 86_400
@@ -64,6 +66,18 @@ def put_back(settings: Settings, backup: Path) -> Path | None:
         settings, "pg_restore or recovery, then `python -m profile_service after-restore`"
     )
     return restore(backup, settings.data_dir / DATABASE_NAME, begin_new_life)
+
+
+def shrink(settings: Settings) -> tuple[int, int]:
+    """Give free space back to the file system; see `compact`.
+
+    Raises:
+        WrongEngine: PostgreSQL has its own ways.
+        DatabaseInUse: the service is running.
+        DatabaseUnavailable: nothing was changed.
+    """
+    _require_sqlite(settings, "VACUUM, which it does by itself")
+    return compact(settings.data_dir / DATABASE_NAME)
 
 
 async def begin_life_after_restore(settings: Settings) -> None:

@@ -68,6 +68,9 @@ def _do(parsed: argparse.Namespace, settings: Settings) -> int:
                 upkeep.copy(settings, parsed.file)
             case "restore":
                 _say(f"{upkeep.put_back(settings, parsed.file)}. {_LOAD_ANEW}")
+            case "compact":
+                before, after = upkeep.shrink(settings)
+                _say(f"{before / 1e6:.1f} MB before, {after / 1e6:.1f} MB now")
             case "move-to-postgresql":
                 for line in uvloop.run(upkeep.move(settings, _progress)):
                     _say(line)
@@ -102,6 +105,9 @@ def _parser() -> argparse.ArgumentParser:
         ("restore", "put the copy in FILE in the database's place; the gateway must be stopped"),
     ):
         commands.add_parser(name, help=purpose).add_argument("file", type=Path, metavar="FILE")
+    commands.add_parser(
+        "compact", help="give the SQLite file's free space back; the gateway must be stopped"
+    )
     commands.add_parser(
         "move-to-postgresql",
         help="copy everything from the data directory to DUET_DATABASE_URL; the gateway must be"

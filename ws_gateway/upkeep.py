@@ -4,10 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from shared.sqlite_backup import back_up, restore
-from ws_gateway.adapters.sqlite_life import DATABASE_NAME, begin_new_life
+from shared.sqlite_compact import compact
+from ws_gateway.adapters.sqlite_life import DATABASE_NAME, begin_new_life, merge_search
 from ws_gateway.settings import Settings
 
-__all__ = ["WrongEngine", "begin_life_after_restore", "copy", "move", "put_back"]
+__all__ = ["WrongEngine", "begin_life_after_restore", "copy", "move", "put_back", "shrink"]
 
 
 class WrongEngine(Exception):
@@ -39,6 +40,19 @@ def put_back(settings: Settings, backup: Path) -> str:
     database = settings.data_dir / DATABASE_NAME
     replaced = restore(backup, database, begin_new_life)
     return f"restored {database}" + (f"; what it replaced is {replaced}" if replaced else "")
+
+
+def shrink(settings: Settings) -> tuple[int, int]:
+    """Give free space back to the file system; see `compact`.
+
+    Raises:
+        WrongEngine: PostgreSQL has its own ways.
+        DatabaseInUse: the gateway is running.
+        DatabaseUnavailable: nothing was changed.
+        ValueError, OSError: the database's URL cannot be used.
+    """
+    _require_sqlite(settings, "VACUUM, which it does by itself")
+    return compact(settings.data_dir / DATABASE_NAME, merge_search)
 
 
 async def begin_life_after_restore(settings: Settings) -> None:

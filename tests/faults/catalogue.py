@@ -3,6 +3,7 @@
 from tests.faults import (
     conformance,
     crashes,
+    disk_use,
     guesses,
     malformed,
     outages,
@@ -27,6 +28,7 @@ FAULTS: dict[str, Fault] = {
     "profile-down": outages.profile_service_down,
     "disk-full": outages.full_disk,
     "database-locked": outages.locked_database,
+    "disk-use": disk_use.disk_use,
     "slow-readers": pressure.slow_readers,
     "floods": pressure.floods,
     "half-open": pressure.half_open,

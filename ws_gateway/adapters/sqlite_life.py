@@ -1,8 +1,8 @@
-"""What becomes of the gateway's database when a backup takes its place."""
+"""What becomes of the gateway's database when a copy takes its place."""
 
 import sqlite3
 
-__all__ = ["DATABASE_NAME", "begin_new_life"]
+__all__ = ["DATABASE_NAME", "begin_new_life", "merge_search"]
 
 DATABASE_NAME = "messages.db"
 
@@ -10,3 +10,8 @@ DATABASE_NAME = "messages.db"
 def begin_new_life(connection: sqlite3.Connection) -> None:
     """Rename the life of a restored database, so that cursors of the lost one are noticed."""
     connection.execute("UPDATE life SET epoch = lower(hex(randomblob(6)))")
+
+
+def merge_search(connection: sqlite3.Connection) -> None:
+    """Merge the search index into one part, without the words of removed texts."""
+    connection.execute("INSERT INTO search (search) VALUES ('optimize')")
