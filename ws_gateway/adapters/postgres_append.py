@@ -11,7 +11,7 @@ import msgspec
 
 from shared.ids import UserId
 from ws_gateway.adapters.postgres_chats import Chats
-from ws_gateway.adapters.postgres_rows import Chat, position_of
+from ws_gateway.adapters.postgres_rows import MAX_SEQ, Chat, position_of
 from ws_gateway.conversations import (
     Appended,
     Blocked,
@@ -205,7 +205,7 @@ class Growth:
 
     def _move(self, mark: Mark, chat: Chat | None) -> "_Step | NotFound":
         """Take a mark into account, if there is what it marks."""
-        if chat is None or not chat.has(mark.user):
+        if chat is None or not chat.has(mark.user) or mark.seq > MAX_SEQ:
             return NotFound()
         grown = self._grown.get(chat.key)
         needs = mark.seq - (grown.size if grown else 0)

@@ -10,6 +10,7 @@ from ws_gateway.adapters.postgres_rows import (
     CHAT,
     CHAT_JOINS,
     MESSAGE,
+    ONE,
     available,
     chat_of,
     is_storable,
@@ -241,12 +242,12 @@ FROM (
     ORDER BY place DESC LIMIT $3
 ) AS chat
 {CHAT_JOINS}
-JOIN messages AS message ON message.conversation = chat.key AND message.seq = chat.last_seq
+CROSS JOIN LATERAL {ONE.format(chat="chat.key", seq="chat.last_seq")} AS message
 JOIN members AS mine ON mine.conversation = chat.key AND mine.person = chat.person
 JOIN members AS theirs
     ON theirs.conversation = chat.key AND theirs.person = chat.low + chat.high - chat.person
 JOIN users AS peer ON peer.key = theirs.person
-LEFT JOIN messages AS seen ON seen.conversation = chat.key AND seen.seq = mine.read
+LEFT JOIN LATERAL {ONE.format(chat="chat.key", seq="mine.read")} AS seen ON true
 ORDER BY chat.place DESC
 """
 """The index has the order but for the last eight bits of a place; PostgreSQL sorts the rest."""
@@ -283,8 +284,7 @@ WHERE chat.peer = $2 OR $2::integer IS NULL
 _SEARCH = f"""
 SELECT {MESSAGE}, {CHAT}
 FROM search
-JOIN messages AS message
-    ON message.conversation = search.conversation AND message.seq = search.seq
+CROSS JOIN LATERAL {ONE.format(chat="search.conversation", seq="search.seq")} AS message
 JOIN conversations AS chat ON chat.key = message.conversation
 {CHAT_JOINS}
 CROSS JOIN LATERAL (
@@ -306,9 +306,9 @@ SELECT {MESSAGE}, {CHAT}, deliveries.at_ms AS delivered_at_ms, deliveries.connec
            AS read_at_ms
 FROM conversations AS chat
 {CHAT_JOINS}
-JOIN messages AS message ON message.conversation = chat.key
+CROSS JOIN LATERAL {ONE.format(chat="chat.key", seq="$2::bigint")} AS message
 JOIN users AS recipient ON recipient.key = message.recipient
 LEFT JOIN deliveries
     ON deliveries.conversation = message.conversation AND deliveries.seq = message.seq
-WHERE chat.id = $1 AND message.seq = $2::bigint
+WHERE chat.id = $1
 """

@@ -129,7 +129,7 @@ class Revise:
         return Appended(event, duplicate=False)
 
 
-_MESSAGE = f"SELECT {MESSAGE} FROM messages AS message WHERE conversation = $1 AND seq = $2"
+_MESSAGE = f"SELECT {MESSAGE} FROM messages AS message WHERE conversation = $1 AND seq = $2::bigint"
 
 _MADE = """
 SELECT revision, actor_position, peer_position, conversation, seq, kind

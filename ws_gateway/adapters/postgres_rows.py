@@ -13,7 +13,9 @@ from ws_gateway.ports import StoreUnavailable
 __all__ = [
     "CHAT",
     "CHAT_JOINS",
+    "MAX_SEQ",
     "MESSAGE",
+    "ONE",
     "Chat",
     "available",
     "chat_of",
@@ -28,6 +30,8 @@ __all__ = [
 T = TypeVar("T")
 
 _SEQ_BITS = 31
+MAX_SEQ = (1 << _SEQ_BITS) - 1
+"""What the columns hold."""
 
 MESSAGE = """message.seq, message.client_id, message.text, message.sent_at_ms, message.revision,
  message.changed_at_ms, message.deleted, message.sender, message.sender_position,
@@ -43,6 +47,10 @@ CHAT_JOINS = """
 JOIN users AS low_user ON low_user.key = chat.low
 JOIN users AS high_user ON high_user.key = chat.high
 """
+
+ONE = "(SELECT * FROM messages WHERE conversation = {chat} AND seq = {seq} OFFSET 0)"
+"""One message, by both columns of the primary key, whatever the planner thinks of conversations:
+OFFSET keeps it from looking through all messages of one. To follow LATERAL."""
 
 
 class Chat(msgspec.Struct, frozen=True, gc=False):
@@ -120,7 +128,7 @@ def position_of(conversation: int, seq: int) -> int:
 
 def place_of(position: int) -> tuple[int, int]:
     """Return the conversation's key and the seq of the message that has this `position`."""
-    return position >> _SEQ_BITS, position & (1 << _SEQ_BITS) - 1
+    return position >> _SEQ_BITS, position & MAX_SEQ
 
 
 def is_storable(identifier: str) -> bool:

@@ -11,6 +11,7 @@ from ws_gateway.adapters.postgres_rows import (
     CHAT,
     CHAT_JOINS,
     MESSAGE,
+    ONE,
     available,
     chat_of,
     erased_message,
@@ -231,8 +232,7 @@ LEFT JOIN LATERAL (
          ORDER BY peer_position LIMIT $3)
     ) AS log ORDER BY place LIMIT $3
 ) AS event ON true
-LEFT JOIN messages AS message
-    ON message.conversation = event.conversation AND message.seq = event.seq
+LEFT JOIN LATERAL {ONE.format(chat="event.conversation", seq="event.seq")} AS message ON true
 LEFT JOIN conversations AS chat ON chat.key = event.conversation
 LEFT {CHAT_JOINS.strip().replace(chr(10), chr(10) + "LEFT ")}
 WHERE me.id = $1

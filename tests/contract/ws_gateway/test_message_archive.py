@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.ids import UserId, conversation_id
+from shared.ids import ConversationId, UserId, conversation_id
 from tests.support.gateway_stores import ENGINES, Engine, engine_of
 from tests.support.talk import (
     ANN,
@@ -305,6 +305,7 @@ async def test_search_with_one_person_finds_only_what_was_said_between_the_two(
     assert await found(stores, "word", BOB, ANN) == ["word to Bob"]
     assert sorted(await found(stores, "word", ANN)) == ["word to Bob", "word to Cid"]
     assert await found(stores, "word", ANN, UserId("u_nobody")) == []
+    assert await found(stores, "word", ANN, UserId("\x00")) == []
 
 
 async def test_search_follows_edits_and_forgets_deleted_text(
@@ -454,6 +455,8 @@ async def test_trace_is_for_the_sender_alone(stores: Stores) -> None:
     for user in (BOB, CID):
         assert await stores.archive.trace(user, message.conversation, 1) is None
     assert await stores.archive.trace(ANN, message.conversation, 2) is None
+    assert await stores.archive.trace(ANN, message.conversation, 2**53 - 1) is None
+    assert await stores.archive.trace(ANN, ConversationId("\x00"), 1) is None
     assert await stores.archive.trace(ANN, conversation_id(ANN, CID), 1) is None
 
 

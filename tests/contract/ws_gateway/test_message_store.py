@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from shared.ids import UserId, conversation_id
+from shared.ids import ConversationId, UserId, conversation_id
 from tests.support.fake_store import FakeMessageStore
 from tests.support.gateway_stores import ENGINES, Engine, engine_of
 from tests.support.talk import ANN, BOB, CID, delete, edit, erase, every_event, mark, say
@@ -234,7 +234,14 @@ async def test_nobody_changes_or_marks_what_is_not_there(store: MessageStore) ->
     ]
     changes += [Mark(ANN, None, message.conversation, 2, read=False)]
     changes += [Mark(CID, None, message.conversation, 1, read=True)]
-    assert await store.append_batch(changes, 2) == [NotFound()] * 6
+    far = msgspec.structs.replace(message, seq=2**53 - 1)
+    odd = msgspec.structs.replace(message, conversation=ConversationId("'; --\x00"))
+    for nothing in (far, odd):
+        changes += [edit_of(ANN, nothing), deletion_of(ANN, nothing)]
+        changes += [Mark(ANN, None, nothing.conversation, nothing.seq, read=True)]
+    assert await store.append_batch(changes, 2) == [NotFound()] * 12
+    for change in changes:
+        assert await store.append_batch([change], 2) == [NotFound()]
     assert await store.position_of(ANN) == 1
 
 
