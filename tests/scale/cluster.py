@@ -308,9 +308,9 @@ def _at_port(url: str, port: int) -> str:
 
 
 _ALL_MESSAGES = """
-SELECT conversations.id, seq, users.id, client_id FROM ws_gateway.messages
-JOIN ws_gateway.conversations ON conversations.key = messages.conversation
-JOIN ws_gateway.users ON users.key = messages.sender
+SELECT conversations.id, seq, users.id, client_id FROM duet_gateway.messages
+JOIN duet_gateway.conversations ON conversations.key = messages.conversation
+JOIN duet_gateway.users ON users.key = messages.sender
 """
 _ALL_INDEXES = """
 SELECT indexrelid::regclass::text FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid

@@ -21,8 +21,8 @@ ON_SCALE = os.environ.get("DUET_TEST_SCALE") == "1"  # before the fixtures hide 
 _running: list[tuple[PostgresServer, NatsServer]] = []
 _databases: dict[Path, str] = {}
 _STORED = """
-SELECT conversations.id, seq, client_id, text FROM ws_gateway.messages
-JOIN ws_gateway.conversations ON conversations.key = messages.conversation
+SELECT conversations.id, seq, client_id, text FROM duet_gateway.messages
+JOIN duet_gateway.conversations ON conversations.key = messages.conversation
 ORDER BY sent_at_ms, conversations.id, seq
 """
 

@@ -15,7 +15,7 @@ from ws_gateway.ports import StoreUnavailable
 __all__ = ["PostgresStores", "open_postgres_stores"]
 
 MIGRATIONS = "ws_gateway.adapters.migrations.postgresql"
-SCHEMA = "ws_gateway"
+SCHEMA = "duet_gateway"
 
 
 class PostgresStores(msgspec.Struct, frozen=True):

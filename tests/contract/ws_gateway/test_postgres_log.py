@@ -81,7 +81,7 @@ WHERE datname = current_database() AND wait_event_type = 'Lock'
 """
 _KILL = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-WHERE datname = current_database() AND application_name = 'ws_gateway'
+WHERE datname = current_database() AND application_name = 'duet_gateway'
 """
 
 
