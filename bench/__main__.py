@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
     record = measure(_options(asked, is_quick), only, _QUICK_S if is_quick else None)
     print(report.table(record))
     _write(record, Path(asked.results))
-    return 1 if record.failure else 0
+    return 1 if record.failures else 0
 
 
 def _write(record: Record, results: Path) -> None:

@@ -24,7 +24,7 @@ from bench.tool import main
 __all__ = ["Latency", "LoadPlan", "LoadResult", "PairPlan"]
 
 _TICK_NS = 200_000
-_DRAIN_TIMEOUT_S = 10.0
+_DRAIN_TIMEOUT_S = 30.0
 
 
 class PairPlan(msgspec.Struct, frozen=True):

@@ -88,8 +88,7 @@ def plain(records: Sequence[Record], rows: Sequence[MergedRow]) -> str:
     ]
     for run, record in enumerate(records, 1):
         lines += [f"WARNING, run {run}: {warning}" for warning in record.warnings]
-        if record.failure:
-            lines.append(f"FAILED, run {run}: {record.failure}")
+        lines += [f"FAILED, run {run}: {failure}" for failure in record.failures]
     with_target = [row for row in rows if row.met is not None]
     lines.append(f"{sum(row.met is True for row in with_target)} of {len(with_target)} targets met")
     return "\n".join(lines)
@@ -116,7 +115,7 @@ def markdown(records: Sequence[Record], rows: Sequence[MergedRow]) -> str:
     warnings = [
         f"- run {n}: {warning}"
         for n, record in enumerate(records, 1)
-        for warning in [*record.warnings, *filter(None, [record.failure])]
+        for warning in [*record.warnings, *record.failures]
     ]
     return "\n".join([*lines, *(["", *warnings] if warnings else []), ""])
 

@@ -102,6 +102,5 @@ class Record(msgspec.Struct, kw_only=True):
     footprint: FootprintResult | None = None
     starts: list[StartResult] = []
     rows: list[Row] = []
-    failure: str = ""
-    """What stopped the run early."""
+    failures: list[str] = []
     warnings: list[str] = []

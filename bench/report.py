@@ -25,8 +25,7 @@ def table(record: Record) -> str:
         first, *rest = (cell.ljust(width) for cell, width in zip(line, widths, strict=False))
         lines.append("  ".join([first, *rest, line[5]]).rstrip())
     lines += [f"WARNING: {warning}" for warning in record.warnings]
-    if record.failure:
-        lines.append(f"FAILED: {record.failure}")
+    lines += [f"FAILED: {failure}" for failure in record.failures]
     return "\n".join(lines)
 
 

@@ -43,7 +43,7 @@ def main(arguments: list[str], results: Path) -> int:
         kept.write_bytes(msgspec.json.format(msgspec.json.encode(record)))
         records.append(record)
     _report(records, results)
-    return 1 if any(record.failure for record in records) else 0
+    return 1 if any(record.failures for record in records) else 0
 
 
 def report_main(arguments: list[str], results: Path) -> int:
