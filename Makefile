@@ -71,7 +71,7 @@ audit: $(VENV)/.dev-installed ## known faults of the locked dependencies; needs 
 	  || { echo "$$out"; exit 1; }; }
 
 .PHONY: bench
-bench: $(VENV)/.bench-installed ## Duet beside a bare relay that stores nothing; ARGS=full takes 10 minutes
+bench: $(VENV)/.bench-installed ## Duet beside a bare relay that stores nothing; ARGS=targets, growth, soak or full
 	$(BIN)/python -m bench $(ARGS)
 
 .PHONY: instructions
