@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.client import Client
+from tests.support.engines import ON_SCALE
 from tests.support.fake_profile import FakeProfile
 from tests.support.gateway import running_gateway, stored_messages
 from ws_gateway.__main__ import main
@@ -15,6 +16,7 @@ def _data_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DUET_DATA_DIR", str(tmp_path / "data"))
 
 
+@pytest.mark.skipif(ON_SCALE, reason="PostgreSQL is no file of the gateway's")
 async def test_cursor_of_the_lost_database_is_answered_with_resync(tmp_path: Path) -> None:
     data, backup = tmp_path / "data", tmp_path / "backup"
     profile = FakeProfile()
@@ -46,6 +48,7 @@ async def test_cursor_of_the_lost_database_is_answered_with_resync(tmp_path: Pat
     ]
 
 
+@pytest.mark.skipif(ON_SCALE, reason="PostgreSQL is no file of the gateway's")
 async def test_running_gateway_is_not_restored_under_its_feet(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

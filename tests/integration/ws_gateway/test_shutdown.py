@@ -9,6 +9,7 @@ import pytest
 
 from shared.sqlite import DatabaseInUse
 from tests.support.client import Client
+from tests.support.engines import ON_SCALE
 from tests.support.fake_profile import FakeProfile
 from tests.support.gateway import database_locked, running_gateway, stored_messages
 from tests.support.raw_socket import RawSocket
@@ -141,6 +142,7 @@ async def test_nobody_new_is_let_in_while_draining(tmp_path: Path) -> None:
             await stopping
 
 
+@pytest.mark.skipif(ON_SCALE, reason="PostgreSQL is no file of the gateway's")
 async def test_second_gateway_on_one_database_is_refused(tmp_path: Path) -> None:
     async with running_gateway(tmp_path):
         with pytest.raises(DatabaseInUse):
