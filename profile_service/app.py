@@ -29,6 +29,7 @@ from profile_service.server import Server, bind
 from profile_service.settings import Settings
 from profile_service.tokens import TokenAuthority
 from profile_service.use_cases import Parts, build_use_cases
+from shared.client_address import Networks
 from shared.garbage import spare_the_start
 from shared.service_auth import ServiceCredentials
 
@@ -169,7 +170,13 @@ async def _parts(
 def _application(parts: Parts, external_keys: ExternalKeys | None) -> ASGIApp:
     settings = parts.settings
     built = build_use_cases(parts, external_keys)
-    for_operators = OperationsRoutes(parts.stores.sessions, parts.tokens, parts.metrics, describe)
+    for_operators = OperationsRoutes(
+        parts.stores.sessions,
+        parts.tokens,
+        parts.metrics,
+        Networks(settings.metrics_networks),
+        describe,
+    )
     operations = [
         *AccountRoutes(built.accounts, built.profiles, built.external).operations(),
         *SessionRoutes(built.accounts, built.sessions, built.external).operations(),

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import pydantic
 import pydantic_settings
 
+from shared.client_address import PRIVATE_NETWORKS, Networks
 from shared.logs import LogFormat, LogLevel
 from shared.service_auth import MIN_SECRET_BYTES, load_or_create_secret
 
@@ -36,6 +37,8 @@ class ServiceSettings(pydantic_settings.BaseSettings):
     """Default: `service_secret` in the data directory; made at first start."""
     log_level: LogLevel = "info"
     log_format: LogFormat = "console"
+    metrics_networks: Annotated[tuple[str, ...], pydantic_settings.NoDecode] = PRIVATE_NETWORKS
+    """Networks from which `/metrics` is answered, by commas; never through a proxy."""
 
     @pydantic.field_validator("database_url")
     @classmethod
@@ -58,6 +61,19 @@ class ServiceSettings(pydantic_settings.BaseSettings):
     def _long_enough(cls, value: pydantic.SecretStr | None) -> pydantic.SecretStr | None:
         if value is not None and len(value.get_secret_value().encode()) < MIN_SECRET_BYTES:
             raise ValueError(f"needs at least {MIN_SECRET_BYTES} bytes")
+        return value
+
+    @pydantic.field_validator("metrics_networks", mode="before")
+    @classmethod
+    def _split_networks(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip() != "none")
+        return value
+
+    @pydantic.field_validator("metrics_networks")
+    @classmethod
+    def _are_known_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        Networks(value)
         return value
 
     @classmethod

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import structlog
 
+from shared.client_address import Networks
 from shared.garbage import spare_the_start
 from shared.ids import UserId
 from shared.service_auth import ServiceCredentials
@@ -336,6 +337,9 @@ def _server_limits(settings: Settings) -> ServerLimits:
     return ServerLimits(
         allowed_origins=settings.allowed_origins,
         max_connections=settings.max_connections,
+        max_connections_per_address=settings.max_connections_per_address,
+        trusted_proxies=Networks(settings.gateway_trusted_proxies),
+        metrics_networks=Networks(settings.metrics_networks),
         max_frame_bytes=settings.max_frame_bytes,
         handshake_timeout_s=settings.handshake_timeout_s,
         ping_interval_s=settings.ping_interval_s,

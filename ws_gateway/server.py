@@ -1,6 +1,7 @@
 """The gateway's port: the WebSocket endpoint, and health and metrics beside it."""
 
 import asyncio
+import collections
 import http
 import logging
 import random
@@ -16,6 +17,7 @@ from websockets.exceptions import NegotiationError
 from websockets.http11 import Request, Response
 from websockets.typing import Origin, Subprotocol
 
+from shared.client_address import Networks, client_address, counted_as
 from ws_gateway.connection import Connection
 from ws_gateway.delivery.outbox import OutboxLimits, SharedBacklog
 from ws_gateway.intake import Intake
@@ -41,6 +43,9 @@ class ServerLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     allowed_origins: tuple[str, ...]
     max_connections: int
+    max_connections_per_address: int
+    trusted_proxies: Networks
+    metrics_networks: Networks
     max_frame_bytes: int
     handshake_timeout_s: float
     ping_interval_s: float
@@ -65,6 +70,7 @@ class GatewayServer:
         self._limits = limits
         self._is_ready = is_ready
         self._open: set[Connection] = set()
+        self._by_address: collections.Counter[str] = collections.Counter()
         self._draining = False
         self._server: Server | None = None
 
@@ -151,10 +157,17 @@ class GatewayServer:
         websocket.forget_handshake()
         connection = Connection(websocket, self._services)
         self._open.add(connection)
+        address = websocket.counted_as
+        if address is not None:
+            self._by_address[address] += 1
         try:
             await connection.run()
         finally:
             self._open.discard(connection)
+            if address is not None:
+                self._by_address[address] -= 1
+                if not self._by_address[address]:
+                    del self._by_address[address]
 
     async def _process_request(
         self, websocket: ServerConnection, request: Request
@@ -171,16 +184,28 @@ class GatewayServer:
             if missing is None:
                 return _plain(http.HTTPStatus.OK, "ready\n")
             return _plain(http.HTTPStatus.SERVICE_UNAVAILABLE, f"not ready: {missing}\n")
-        if path == "/metrics":
+        if path == "/metrics" and self._may_see_metrics(websocket, request):
             body = self._services.metrics.exposition()
             return _response(http.HTTPStatus.OK, body, CONTENT_TYPE)
         return _plain(http.HTTPStatus.NOT_FOUND, f"The WebSocket endpoint is {PATH}\n")
 
+    def _may_see_metrics(self, websocket: ServerConnection, request: Request) -> bool:
+        """Whoever comes through a proxy comes from outside, whatever the proxy's own address is."""
+        is_direct = not request.headers.get_all("X-Forwarded-For")
+        return is_direct and websocket.remote_address[0] in self._limits.metrics_networks
+
     def _process_upgrade(self, websocket: GatewayWebSocket, request: Request) -> Response | None:
         if self._draining or len(self._open) >= self._limits.max_connections:
-            return _plain(
-                http.HTTPStatus.SERVICE_UNAVAILABLE, "Try again later.\n", **{"Retry-After": "2"}
+            return _busy("Try again later.\n")
+        websocket.counted_as = counted_as(
+            client_address(
+                websocket.remote_address[0],
+                request.headers.get_all("X-Forwarded-For"),
+                self._limits.trusted_proxies,
             )
+        )
+        if self._by_address[websocket.counted_as or ""] >= self._limits.max_connections_per_address:
+            return _busy("Too many connections from your address. Try again later.\n")
         offered = request.headers.get_all("Authorization")
         if offered:
             scheme, _, token = offered[0].partition(" ")
@@ -212,6 +237,10 @@ def _select_subprotocol(
 
 def _plain(status: http.HTTPStatus, text: str, **headers: str) -> Response:
     return _response(status, text.encode(), "text/plain; charset=utf-8", **headers)
+
+
+def _busy(text: str) -> Response:
+    return _plain(http.HTTPStatus.SERVICE_UNAVAILABLE, text, **{"Retry-After": "2"})
 
 
 def _response(status: http.HTTPStatus, body: bytes, content_type: str, **headers: str) -> Response:

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 import pydantic
 from pydantic_settings import NoDecode
 
+from shared.client_address import Networks
 from shared.settings import Port, ServiceSettings
 
 __all__ = ["Settings"]
@@ -24,6 +25,10 @@ class Settings(ServiceSettings):
     )
     """Origins whose pages may connect, by commas; clients that send no Origin always may."""
     max_connections: Annotated[int, pydantic.Field(ge=1)] = 20_000
+    max_connections_per_address: Annotated[int, pydantic.Field(ge=1)] = 2_000
+    """Of one address of the internet, or one /64 network of IPv6."""
+    gateway_trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
+    """Addresses or networks whose X-Forwarded-For is believed, by commas."""
     max_connections_per_user: Annotated[int, pydantic.Field(ge=1)] = 10
     max_frame_bytes: Annotated[int, pydantic.Field(ge=1024)] = 65_536
     """The longest text takes 48,000 bytes when a client escapes every character of it."""
@@ -68,11 +73,17 @@ class Settings(ServiceSettings):
                 raise ValueError("needs DUET_DATABASE_URL: a SQLite file belongs to one gateway")
         return value
 
-    @pydantic.field_validator("allowed_origins", mode="before")
+    @pydantic.field_validator("gateway_trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        Networks(value)
+        return value
+
+    @pydantic.field_validator("allowed_origins", "gateway_trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
-            return tuple(origin.strip() for origin in value.split(",") if origin.strip())
+            return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
     @pydantic.field_validator("allowed_origins")

@@ -78,6 +78,7 @@ class GatewayWebSocket(ServerConnection):
         "_unread",
         "aborted_slow",
         "authorization",
+        "counted_as",
         "on_ping",
         "on_text",
         "outbox",
@@ -100,6 +101,8 @@ class GatewayWebSocket(ServerConnection):
         """The handshake's `Authorization` header, taken from the request: no log shows it."""
         self.resume: str | None = None
         """The cursor that came with the `Authorization` header, in the URL's `resume`."""
+        self.counted_as: str | None = None
+        """The address that it counts as one of, if it counts."""
         self.on_text: Callable[[bytes | bytearray], None] | None = None
         """Called with each unfragmented text message once set; must not raise."""
         self.on_ping: Callable[[], None] | None = None

@@ -13,6 +13,7 @@ from profile_service.http_api.problems import ProblemError
 from profile_service.metrics import CONTENT_TYPE, Metrics
 from profile_service.ports import SessionStore
 from profile_service.tokens import TokenAuthority
+from shared.client_address import Networks
 
 __all__ = ["OperationsRoutes"]
 
@@ -52,11 +53,13 @@ class OperationsRoutes:
         store: SessionStore,
         tokens: TokenAuthority,
         metrics: Metrics,
+        metrics_networks: Networks,
         describe: Callable[[Sequence[Operation]], dict[str, object]],
     ) -> None:
         self._store = store
         self._tokens = tokens
         self._metrics = metrics
+        self._metrics_networks = metrics_networks
         self._describe = describe
         self._document: bytes | None = None
         self.described: Sequence[Operation] = ()
@@ -73,7 +76,14 @@ class OperationsRoutes:
                 Health,
                 problems=("unavailable",),
             ),
-            _get("/metrics", "Prometheus metrics.", self.show_metrics, str, CONTENT_TYPE),
+            _get(
+                "/metrics",
+                "Prometheus metrics, for addresses that may see them.",
+                self.show_metrics,
+                str,
+                CONTENT_TYPE,
+                problems=("not_found",),
+            ),
             _get(
                 "/.well-known/jwks.json",
                 "The keys that verify access tokens offline.",
@@ -99,7 +109,12 @@ class OperationsRoutes:
         await self._store.ping()
         return json_response(Health())
 
-    async def show_metrics(self, _call: Call) -> Response:
+    async def show_metrics(self, call: Call) -> Response:
+        """Whoever comes through a proxy comes from outside, whatever the proxy's own address is."""
+        client = call.request.client
+        is_direct = "x-forwarded-for" not in call.request.headers
+        if not (is_direct and client is not None and client.host in self._metrics_networks):
+            raise ProblemError("not_found")
         return Response(self._metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
     async def show_keys(self, _call: Call) -> Response:

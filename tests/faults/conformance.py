@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from websockets.exceptions import ConnectionClosed
 
+from shared.client_address import Networks
 from shared.service_auth import ServiceCredentials
 from tests.faults.figures import Figure, Plan
 from tests.faults.processes import running_duet
@@ -143,6 +144,9 @@ async def _echo(websocket: GatewayWebSocket) -> None:
 _LIMITS = ServerLimits(
     allowed_origins=(),
     max_connections=100,
+    max_connections_per_address=100,
+    trusted_proxies=Networks([]),
+    metrics_networks=Networks([]),
     max_frame_bytes=1_000_000,
     handshake_timeout_s=10,
     ping_interval_s=20,
