@@ -42,7 +42,7 @@ from ws_gateway.settings import Settings
 __all__ = ["Gateway", "run", "serving"]
 
 _TIDY_UP_INTERVAL_S = 0.2
-_PRESENCE_WORKERS = 4
+_PRESENCE_WORKERS = 3
 """Of the database's connections, which messages need, too."""
 _BYTES_PER_REQUEST = 2048
 """More than requests take on average: whoever keeps to the limit on requests never meets this."""
@@ -301,6 +301,8 @@ async def _running(gateway: Gateway, shutdown_timeout_s: float) -> AsyncIterator
         await asyncio.gather(*background, return_exceptions=True)
         gateway.messenger.abandon()
         await asyncio.shield(committer)
+        if isinstance(gateway.live, Following):
+            gateway.live.close()
 
 
 def _end_revoked(connection: LiveConnection) -> None:

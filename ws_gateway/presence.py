@@ -84,13 +84,13 @@ class Presence:
         """Whether the attendance missed something, and must be restored."""
 
     async def online(self, user_ids: Collection[UserId], viewer: UserId) -> set[UserId]:
-        """Return those of the users who are here, on any gateway, as `viewer` may see it."""
+        """Return those of the users who are here, on any gateway, as `viewer` may see it, who has
+        a conversation with each of them."""
         here = {user_id for user_id in user_ids if self._shows(user_id, viewer)}
-        person = self._online.get(viewer)
-        others = person.peers.intersection(user_ids) - here if person is not None else ()
+        others = [user_id for user_id in user_ids if user_id not in here]
         if others:
             try:
-                here |= await self._attendance.elsewhere(others)
+                here |= await self._attendance.elsewhere(others, viewer)
             except StoreUnavailable as error:
                 _log.warning("who is on other gateways is not known", reason=str(error))
         return here
@@ -149,9 +149,10 @@ class Presence:
     def observe(self, notices: Sequence[Notice], viewer: UserId | None = None) -> None:
         """See what is published: a first message makes two people peers."""
         for notice in notices:
-            if isinstance(notice, Published) and notice.event.message.seq == 1:
-                self._reconsider(notice.event.message.sender, notice.event.message.recipient)
-            elif isinstance(notice, PeersChanged) and viewer is not None:
+            if isinstance(notice, Published):
+                if notice.event.message.seq == 1:
+                    self._reconsider(notice.event.message.sender, notice.event.message.recipient)
+            elif viewer is not None and isinstance(notice, PeersChanged):
                 self._reconsider(notice.user)
 
     async def run(self) -> None:
@@ -246,6 +247,8 @@ class Presence:
             return
         peers = set(await self._people.peers(user_id, _MAX_PEERS))
         preferences = await self._people.preferences(user_id)
+        if await self._attendance.elsewhere([user_id], user_id):
+            return  # they have just come back
         person = _Person(peers, preferences.shares_presence)
         self._tell(user_id, person.audience(), online=False, last_seen_ms=last_seen_ms)
         await self._people.set_last_seen(user_id, last_seen_ms)

@@ -27,7 +27,7 @@ class LocalAttendance:
         """There is no other gateway."""
         return True
 
-    async def elsewhere(self, user_ids: Collection[UserId]) -> set[UserId]:
+    async def elsewhere(self, user_ids: Collection[UserId], viewer: UserId) -> set[UserId]:
         """There is no other gateway."""
         return set()
 

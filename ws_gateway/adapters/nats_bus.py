@@ -12,6 +12,7 @@ import asyncio
 import collections
 import contextlib
 import random
+import re
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
@@ -40,6 +41,7 @@ from ws_gateway.ports.bus import Receiver
 __all__ = ["NatsBus"]
 
 _SUBJECT = "duet.user."
+_NAMES_A_SUBJECT = re.compile(r"[A-Za-z0-9_-]+").fullmatch
 _MAX_OUTGOING_BYTES = 16 * 1024 * 1024
 _MAX_UNTOLD = 100_000
 _MAX_BACKOFF_S = 2.0
@@ -57,11 +59,14 @@ class _Link:
         self.client = Client()
         self.lost: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         """Says why, when the connection fails."""
+        self.cause: Exception | None = None
+        """What the library reported last: what it raises may hide it."""
         self._timeout_s = timeout_s
         self._round_trips: Batcher[None, None] = Batcher(self._ping, max_batch=1_000_000)
 
     async def connect(self, servers: list[str]) -> None:
         async def failed(error: Exception) -> None:
+            self.cause = error
             if self.client.is_connected:  # else `connect` says so
                 self.fail(error)
 
@@ -80,6 +85,9 @@ class _Link:
             error_cb=failed,
             closed_cb=closed,
         )
+        is_encrypted = self._writer().get_extra_info("sslcontext") is not None
+        if servers[0].startswith("tls:") and not is_encrypted:
+            raise errors.Error("the server does not speak TLS")
 
     async def round_trip(self) -> None:
         """Wait for an answer of the server; those who do so at the same time share one."""
@@ -94,9 +102,12 @@ class _Link:
         with contextlib.suppress(*_FAULTS, TimeoutError):
             async with asyncio.timeout(1):
                 await self.client.close()
-        writer = getattr(getattr(self.client, "_transport", None), "_io_writer", None)
-        if writer is not None:
-            writer.transport.abort()
+        with contextlib.suppress(AttributeError):  # it has not come so far
+            self._writer().transport.abort()
+
+    def _writer(self) -> asyncio.StreamWriter:
+        writer: asyncio.StreamWriter = self.client._transport._io_writer  # type: ignore[union-attr]
+        return writer
 
     async def _ping(self, questions: Sequence[None]) -> Sequence[None]:
         # Not `flush`: that returns at once when the library's reading task has died.
@@ -168,6 +179,8 @@ class NatsBus:
         for notice in notices:
             encoded = b""
             for viewer in _viewers(notice):
+                if not _NAMES_A_SUBJECT(viewer):
+                    continue  # somebody's invention; nobody has such an id
                 encoded = encoded or encode(notice)
                 by_viewer.setdefault(viewer, []).append(encoded)
                 self._note(viewer, notice)
@@ -184,7 +197,7 @@ class NatsBus:
 
     async def listen(self, user_id: UserId) -> None:
         """Subscribe for a user; see `UserBus`."""
-        if user_id in self._listened:
+        if user_id in self._listened or not _NAMES_A_SUBJECT(user_id):
             return
         self._listened[user_id] = None
         link = self._link
@@ -213,7 +226,7 @@ class NatsBus:
                 reason = await self._serve(link)
                 failures = 0
             except Exception as error:  # whatever the library stumbles over, the bus must be back
-                reason = repr(error)
+                reason = repr(link.cause or error)
             finally:
                 await link.abandon()
             if failures == 0:

@@ -64,11 +64,11 @@ class PostgresAttendance:
 
         return await available(self._database.autocommit(work))
 
-    async def elsewhere(self, user_ids: Collection[UserId]) -> set[UserId]:
+    async def elsewhere(self, user_ids: Collection[UserId], viewer: UserId) -> set[UserId]:
         """Return who is on other gateways; see `Attendance`."""
 
         async def work(connection: Connection) -> set[UserId]:
-            rows = await connection.fetch(_ELSEWHERE, list(user_ids), self._gateway)
+            rows = await connection.fetch(_ELSEWHERE, list(user_ids), self._gateway, viewer)
             return {UserId(row["person"]) for row in rows}
 
         return await available(self._database.read(work))
@@ -157,8 +157,12 @@ _DEPART = "DELETE FROM attendance WHERE person = $1 AND gateway = $2 AND leaving
 _IS_ANYWHERE = "SELECT EXISTS (SELECT FROM attendance WHERE person = $1)"
 
 _ELSEWHERE = """
-SELECT DISTINCT person FROM attendance LEFT JOIN users ON users.id = attendance.person
+SELECT DISTINCT person FROM attendance
+LEFT JOIN users ON users.id = person
+LEFT JOIN users AS viewer ON viewer.id = $3
 WHERE person = ANY ($1) AND gateway <> $2 AND coalesce(users.shares_presence, true)
+  AND NOT EXISTS (SELECT FROM blocks WHERE blocker = viewer.key AND blocked = users.key)
+  AND NOT EXISTS (SELECT FROM blocks WHERE blocker = users.key AND blocked = viewer.key)
 """
 
 _BEAT = """

@@ -23,7 +23,7 @@ __all__ = ["Following"]
 
 _PAGE_EVENTS = 200
 _USERS_A_QUERY = 2000
-_MAX_READS = 4
+_MAX_READS = 2
 """How many logs are read at once: healing must not take the store from those who write."""
 _GAP_S = 0.05
 """How long a gap may be just disorder."""
@@ -83,9 +83,7 @@ class Following:
         self._linger_s = linger_s
         self._call_later: CallLater = call_later or asyncio.get_running_loop().call_later
         self._logs: dict[UserId, _Followed] = {}
-        self._positions: Batcher[UserId, int] = Batcher(
-            logs.positions_of, max_batch=_USERS_A_QUERY, max_calls=2
-        )
+        self._positions: Batcher[UserId, int] = Batcher(logs.positions_of, max_batch=_USERS_A_QUERY)
         self._reads = asyncio.Semaphore(_MAX_READS)
         self._bus_changed = asyncio.Event()
         self._looks_often = False
@@ -179,7 +177,7 @@ class Following:
                 for user_id in self._lagging(ends):
                     self._heal(user_id)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Stop what is being done."""
         for user_id, log in list(self._logs.items()):
             self._drop(user_id, log)

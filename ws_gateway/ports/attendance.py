@@ -50,8 +50,9 @@ class Attendance(Protocol):
         """A user did not return to this gateway. Returns whether they are on no other, either."""
         ...
 
-    async def elsewhere(self, user_ids: Collection[UserId]) -> set[UserId]:
-        """Return those of the users who are on other gateways, and let others see it."""
+    async def elsewhere(self, user_ids: Collection[UserId], viewer: UserId) -> set[UserId]:
+        """Return those of the users who are on other gateways, let others see it, and are not
+        blocked by `viewer` nor block them."""
         ...
 
     async def beat(self, *, hears: bool) -> Pulse:

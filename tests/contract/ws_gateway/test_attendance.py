@@ -15,6 +15,8 @@ from ws_gateway.adapters.postgres_people import PostgresPeopleStore
 from ws_gateway.adapters.postgres_stores import MIGRATIONS, SCHEMA
 from ws_gateway.ports import Attendance, Preferences
 
+EVE = UserId("u_eve")
+
 
 @pytest.fixture
 async def database(postgres_databases: Databases) -> AsyncIterator[Postgres]:
@@ -74,7 +76,7 @@ async def test_only_gateway_has_everybody(attendance: Attendance) -> None:
     arrival = await attendance.arrive(ANN, ConnectionId("n_1"))
     assert (arrival.is_first, list(arrival.evicted)) == (True, [])
     await attendance.arrive(BOB, ConnectionId("n_2"))
-    assert await attendance.elsewhere([ANN, BOB]) == set()
+    assert await attendance.elsewhere([ANN, BOB], EVE) == set()
     await attendance.leave(ConnectionId("n_2"), may_return=False)
     await attendance.leave(ConnectionId("n_1"), may_return=True)
     assert await attendance.depart(ANN)
@@ -87,8 +89,8 @@ async def test_who_is_on_another_gateway_is_elsewhere(
 ) -> None:
     await come(here, ANN)
     await come(there, BOB)
-    assert await here.elsewhere([ANN, BOB, CID]) == {BOB}
-    assert await there.elsewhere([ANN, BOB, CID]) == {ANN}
+    assert await here.elsewhere([ANN, BOB, CID], EVE) == {BOB}
+    assert await there.elsewhere([ANN, BOB, CID], EVE) == {ANN}
 
 
 async def test_hidden_presence_is_not_seen_elsewhere(
@@ -97,9 +99,20 @@ async def test_hidden_presence_is_not_seen_elsewhere(
     await come(there, BOB)
     people = PostgresPeopleStore(database)
     await people.set_preferences(BOB, Preferences(shares_presence=False))
-    assert await here.elsewhere([BOB]) == set()
+    assert await here.elsewhere([BOB], EVE) == set()
     await people.set_preferences(BOB, Preferences(shares_presence=True))
-    assert await here.elsewhere([BOB]) == {BOB}
+    assert await here.elsewhere([BOB], EVE) == {BOB}
+
+
+@pytest.mark.parametrize(("blocker", "blocked"), [(ANN, BOB), (BOB, ANN)])
+async def test_block_hides_who_is_elsewhere(
+    there: PostgresAttendance, database: Postgres, blocker: UserId, blocked: UserId
+) -> None:
+    here = on(database)
+    await come(there, BOB)
+    await PostgresPeopleStore(database).block(blocker, blocked, 1)
+    assert await here.elsewhere([BOB], ANN) == set()
+    assert await here.elsewhere([BOB], CID) == {BOB}
 
 
 async def test_first_gateway_of_a_person_is_told_that_it_is(
@@ -115,9 +128,9 @@ async def test_who_may_return_is_here_until_they_depart(
 ) -> None:
     connection = await come(here, ANN)
     await here.leave(connection, may_return=True)
-    assert await there.elsewhere([ANN]) == {ANN}
+    assert await there.elsewhere([ANN], EVE) == {ANN}
     assert await here.depart(ANN)
-    assert await there.elsewhere([ANN]) == set()
+    assert await there.elsewhere([ANN], EVE) == set()
 
 
 async def test_who_is_still_on_another_gateway_has_not_gone(
@@ -181,7 +194,7 @@ async def test_dead_gateway_leaves_nobody_here(
     pulse = await here.beat(hears=True)
     assert [user for user, _ in pulse.departed] == [ANN]
     assert pulse.others == 0
-    assert await here.elsewhere([ANN, BOB]) == set()
+    assert await here.elsewhere([ANN, BOB], EVE) == set()
     assert (await here.beat(hears=True)).departed == []
 
 
@@ -204,7 +217,7 @@ async def test_gateway_that_was_taken_for_dead_restores_its_people(
     await there.beat(hears=True)
     assert (await here.beat(hears=True)).was_forgotten
     await here.restore([(ANN, connection)])
-    assert await there.elsewhere([ANN]) == {ANN}
+    assert await there.elsewhere([ANN], EVE) == {ANN}
     assert not (await here.beat(hears=True)).was_forgotten
 
 
@@ -214,8 +227,8 @@ async def test_restoring_forgets_what_is_not_there(
     await come(here, ANN)
     await come(there, CID)
     await here.restore([(BOB, new_connection_id())])
-    assert await there.elsewhere([ANN, BOB]) == {BOB}
-    assert await here.elsewhere([CID]) == {CID}
+    assert await there.elsewhere([ANN, BOB], EVE) == {BOB}
+    assert await here.elsewhere([CID], EVE) == {CID}
 
 
 async def test_what_a_forgotten_gateway_left_goes_when_the_next_one_starts(
@@ -224,9 +237,9 @@ async def test_what_a_forgotten_gateway_left_goes_when_the_next_one_starts(
     await let_die(database, there)
     await here.beat(hears=True)
     await come(there, ANN)
-    assert await here.elsewhere([ANN]) == {ANN}
+    assert await here.elsewhere([ANN], EVE) == {ANN}
     await on(database).beat(hears=True)
-    assert await here.elsewhere([ANN]) == set()
+    assert await here.elsewhere([ANN], EVE) == set()
 
 
 async def test_gateway_that_is_cut_off_says_so_to_the_others(

@@ -280,6 +280,40 @@ async def test_flood_that_nats_does_not_take_is_dropped_and_counted(
     assert len(bus._untold) == 2
 
 
+async def test_id_that_is_no_subject_harms_nobody(
+    server: NatsServer, ann: UserId, bob: UserId
+) -> None:
+    async with on_nats(server.url) as here, on_nats(server.url) as there:
+        told = told_by(there)
+        await there.listen(bob)
+        for invented in ("", "*", ">", "u x", "u\r\nPUB duet.user.u_ann 1\r\nx", "u.x", "ü"):
+            here.publish(
+                [PeersChanged(UserId(invented)), TypingNotice(ann, UserId(invented), True)]
+            )
+            await here.listen(UserId(invented))
+            here.ignore(UserId(invented))
+        here.publish([TypingNotice(ann, bob, True)])
+        await until(lambda: len(told) == 1)
+        assert here.is_connected
+        assert len(here._untold) == 0
+
+
+async def test_server_without_tls_is_refused_where_tls_is_wanted(
+    server: NatsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    bus = NatsBus([server.url.replace("nats:", "tls:")], Metrics(), timeout_s=1)
+    async with running(bus):
+        await until(lambda: "does not speak TLS" in caplog.text)
+        assert not bus.is_connected
+
+
+async def test_log_says_why_nats_is_away(caplog: pytest.LogCaptureFixture) -> None:
+    async with running(NatsBus(["nats://duet:secret@127.0.0.1:1"], Metrics(), timeout_s=1)):
+        await until(lambda: "NATS is away" in caplog.text)
+    assert "Connect" in caplog.text
+    assert "secret" not in caplog.text
+
+
 def test_notices_of_newer_gateways_are_passed_over(ann: UserId, bob: UserId) -> None:
     known = [encode(TypingNotice(ann, bob, True)), encode(published(ann, bob))]
     unknown = [msgspec.msgpack.encode(each) for each in (["new", 1, 2], {"a": 1}, 7, ["typing"])]
