@@ -2,7 +2,8 @@
 
 Linux, with two cores: the server on the first, the load generator on the second. Other commands,
 each with a `--help` of its own: `targets` (three runs, one table), `report` (that table from
-runs that are over), `growth` (cost against size), `soak` (memory over time).
+runs that are over), `growth` (cost against size), `soak` (memory over time), `scale` (several
+gateways on PostgreSQL and NATS).
 """
 
 import argparse
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench import growth, plot, report, soak, targets
+from bench import growth, plot, report, scale, soak, targets
 from bench.machine import allow_many_files
 from bench.measure import QUICK_SCENARIOS, SCENARIOS, measure
 from bench.record import Record
@@ -23,6 +24,7 @@ __all__ = ["main"]
 COMMANDS = {
     "growth": growth.main,
     "report": targets.report_main,
+    "scale": scale.main,
     "soak": soak.main,
     "targets": targets.main,
 }
