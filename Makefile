@@ -36,6 +36,10 @@ test-compose: $(VENV)/.dev-installed ## build the images and try them; needs a D
 test-browser: $(VENV)/.dev-installed tests/browser/node_modules ## the web page in Chromium, duet.js in Node.js
 	$(PYTEST) tests/browser -m browser $(ARGS)
 
+.PHONY: test-scale
+test-scale: $(VENV)/.dev-installed tests/browser/node_modules ## end-to-end and browser tests on PostgreSQL and NATS
+	DUET_TEST_SCALE=1 $(PYTEST) tests/e2e tests/browser -m "not compose" $(ARGS)
+
 tests/browser/node_modules: tests/browser/package-lock.json
 	npm ci --prefix tests/browser --no-audit --no-fund
 	@touch $@

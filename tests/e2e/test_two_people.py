@@ -16,6 +16,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.support.client import Client, Frame
+from tests.support.engines import ON_SCALE
 from tests.support.gateway import stored_messages
 from tests.support.processes import ServiceProcess, gateway_process, profile_process
 from tests.support.waiting import until
@@ -251,6 +252,7 @@ async def test_occupied_port_is_one_clear_line_and_status_1(stack: Stack) -> Non
     assert "Traceback" not in gateway.log
 
 
+@pytest.mark.skipif(ON_SCALE, reason="any number of gateways share PostgreSQL")
 async def test_second_gateway_on_the_same_data_is_one_clear_line_and_status_1(
     stack: Stack,
 ) -> None:
