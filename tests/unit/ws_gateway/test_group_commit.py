@@ -199,3 +199,20 @@ async def test_store_that_goes_away_while_items_are_tried_alone_is_not_asked_for
         3: "StoreUnavailable",
         4: "StoreUnavailable",
     }
+
+
+async def test_settled_waits_for_the_batch_under_way_and_no_longer() -> None:
+    async with Fixture().running() as fixture:
+        await fixture.group.settled()
+        fixture.store.gate.close()
+        fixture.group.submit(1)
+        await fixture.store.gate.arrivals(1)
+        settled = asyncio.create_task(fixture.group.settled())
+        given_up = asyncio.create_task(fixture.group.settled())
+        fixture.group.submit(2)
+        await asyncio.sleep(0)
+        given_up.cancel()
+        assert not settled.done()
+        fixture.store.gate.open()
+        await settled
+        assert 1 in fixture.outcomes

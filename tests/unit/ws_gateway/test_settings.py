@@ -30,6 +30,30 @@ def test_url_loses_its_last_slash(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Settings.load().profile_url == "https://profile.example/base"
 
 
+def test_bus_needs_a_database_that_gateways_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DUET_BUS_URL", "nats://duet:hunter2@a:4222, tls://b,")
+    with pytest.raises(SettingsError, match=r"DUET_BUS_URL: .*needs DUET_DATABASE_URL"):
+        Settings.load()
+    monkeypatch.setenv("DUET_DATABASE_URL", "postgresql://duet:hunter2@localhost/duet")
+    settings = Settings.load()
+    assert settings.bus_servers() == ["nats://duet:hunter2@a:4222", "tls://b"]
+    assert "hunter2" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://u:hunter2@a", "nats://u:hunter2@", "nats://a:x", "a:4222", "nats://u:hunter2@a/b"],
+)
+def test_bus_url_that_is_none_is_refused_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("DUET_DATABASE_URL", "postgresql://localhost/duet")
+    monkeypatch.setenv("DUET_BUS_URL", url)
+    with pytest.raises(SettingsError, match=r"DUET_BUS_URL: .*nats://HOST:PORT") as error:
+        Settings.load()
+    assert "hunter2" not in str(error.value)
+
+
 def test_every_fault_is_named_and_no_value_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     faults = {
         "DUET_GATEWAY_PORT": "65536",
