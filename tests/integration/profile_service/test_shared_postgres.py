@@ -19,7 +19,7 @@ from profile_service.allowances import Charge, Limit
 from profile_service.errors import UsernameTaken
 from profile_service.external_people import ExternalIdentity
 from profile_service.ports import AuditEntry, LiveSession
-from profile_service.revocations import Ready, RevocationFeed, Revoked
+from profile_service.revocations import KeepAlive, Ready, RevocationFeed, Revoked
 from profile_service.rotation import MAX_SESSIONS_PER_USER, Decision, PresentedRefresh, Session
 from profile_service.users import Profile, User
 from shared.ids import new_session_id, new_user_id
@@ -279,6 +279,23 @@ async def test_followers_at_one_hear_at_once_of_what_ends_at_the_other(sides: li
         assert isinstance(revoked, Revoked)
         assert revoked.revocation.session_id == session.id
         await items.aclose()
+
+
+async def test_followers_hear_of_it_a_little_later_when_no_wake_up_comes(
+    sides: list[Side],
+) -> None:
+    user, session = await add(sides[0])
+    items = RevocationFeed(sides[1].sessions, keepalive_s=0.01).follow(None)
+    assert isinstance(await anext(items), Ready)
+    assert isinstance(await anext(items), KeepAlive)
+    await sides[0].sessions.end_session(user.id, session.id, AUDIT)
+    async with asyncio.timeout(10):
+        revoked = await anext(items)
+        while isinstance(revoked, KeepAlive):
+            revoked = await anext(items)
+    assert isinstance(revoked, Revoked)
+    assert revoked.revocation.session_id == session.id
+    await items.aclose()
 
 
 async def test_the_listener_comes_back_and_wakes_everybody(

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
+import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -164,6 +166,38 @@ async def test_a_key_is_known_everywhere_before_it_signs(
         for tokens in (before, after):
             assert await one.is_active(tokens)
             assert await two.is_active(tokens)
+
+
+async def test_a_killed_service_takes_nothing_with_it(
+    tmp_path: Path, postgres_databases: Databases
+) -> None:
+    unlimited = {"DUET_SIGN_UPS_PER_ADDRESS": "100000"}
+    async with both_running(postgres_databases.empty(), tmp_path, **unlimited) as (one, two):
+        acknowledged: list[str] = []
+        enough = asyncio.Event()
+
+        async def sign_up_for_ever(name: str) -> None:
+            for number in itertools.count():
+                try:
+                    await one.sign_up(f"{name}{number}")
+                except httpx.TransportError:
+                    return
+                acknowledged.append(f"{name}{number}")
+                if len(acknowledged) == 40:
+                    enough.set()
+
+        people = [asyncio.create_task(sign_up_for_ever(f"user{letter}")) for letter in "abcd"]
+        async with asyncio.timeout(30):
+            await enough.wait()
+        one.process.signal(signal.SIGKILL)
+        await asyncio.gather(*people)
+        for name in acknowledged:
+            await two.log_in(name)
+        for letter in "abcd":  # the names that were under way are free, or taken for good
+            name = f"user{letter}{sum(done.startswith(f'user{letter}') for done in acknowledged)}"
+            body = {"username": name, "password": PASSWORD}
+            answer = await two.post("/v1/users", body)
+            assert answer.status_code in {201, 409}
 
 
 async def test_both_outlive_a_crash_of_postgresql(
