@@ -15,7 +15,11 @@ MAX_WORD_CHARACTERS = 255
 
 _SNIPPET_WORDS = 12
 _WORD = re.compile(r"(?:[^\W_][\u0300-\u036f]*)+")
-_ACCENTS = re.compile(r"[\u0300-\u036f]+")
+_MARKS = re.compile(r"[\u0300-\u036f]+")
+_ACCENTED = re.compile(r"([\u0000-\u03ff])[\u0300-\u036f]+")
+"""Latin and Greek letters; in Cyrillic й is a letter of its own."""
+_SAME_LETTERS = str.maketrans("ςµſ", "σμs")
+"""Case folding, where lower case is not enough."""
 
 
 def words_of(text: str) -> list[str]:
@@ -55,12 +59,12 @@ def snippet(text: str, phrases: Sequence[Sequence[str]], last_is_prefix: bool) -
 
 
 def _folded(word: str) -> str:
+    word = word.lower()
     if not word.isascii():
-        word = unicodedata.normalize("NFC", _ACCENTS.sub("", unicodedata.normalize("NFD", word)))
-        lowered = word.lower()
-        word = lowered if lowered.isascii() else _ACCENTS.sub("", lowered)
-        return word[:MAX_WORD_CHARACTERS]
-    return word.lower()[:MAX_WORD_CHARACTERS]
+        word = _MARKS.sub("", word).translate(_SAME_LETTERS)
+        plain = _ACCENTED.sub(r"\1", unicodedata.normalize("NFD", word))
+        word = unicodedata.normalize("NFC", plain)
+    return word[:MAX_WORD_CHARACTERS]
 
 
 def _hits(
