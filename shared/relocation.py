@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import msgspec
 
 from shared.database import DatabaseUnavailable, RelocationRefused
@@ -85,8 +86,8 @@ async def relocate(
     transaction. `report` is told the rows of a table that are there after each chunk.
 
     Raises:
-        RelocationRefused: the target holds something else, the source is of an older version, or
-            the two sides differ in the end.
+        RelocationRefused: the target holds something else, the source is of an older version or
+            holds what PostgreSQL cannot, such as U+0000, or the two sides differ in the end.
         DatabaseUnavailable: call it again later; what was copied stays.
     """
     try:
@@ -100,6 +101,8 @@ async def relocate(
             f"the source cannot be read: {error}. Start this version of the service on it once,"
             " so that its schema is brought up to date."
         ) from error
+    except asyncpg.DataError as error:
+        raise RelocationRefused(f"PostgreSQL cannot hold a value of the source: {error}") from error
 
     async def end(connection: Connection) -> None:
         await finish(connection)

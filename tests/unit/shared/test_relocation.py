@@ -160,3 +160,11 @@ async def test_a_source_of_an_older_version_says_what_to_do(path: Path, target: 
     source.close()
     with pytest.raises(RelocationRefused, match="Start this version of the service on it once"):
         await move(path, target)
+
+
+async def test_a_value_that_postgresql_cannot_hold_is_named(path: Path, target: Postgres) -> None:
+    with sqlite3.connect(path) as source:
+        source.execute("UPDATE people SET name = 'a' || char(0) WHERE id = 'b'")
+    source.close()
+    with pytest.raises(RelocationRefused, match=r"cannot hold a value of the source: .*0x00"):
+        await move(path, target)
