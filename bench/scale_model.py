@@ -66,7 +66,8 @@ def table(runs: Sequence[Run], costs: dict[str, Cost], cores: int) -> str:
     """Print the runs and the model beside them, as Markdown."""
     lines = [
         "| gateways | pairs × in flight | msg/s | model | ack p50 / p99 ms "
-        "| messages a transaction | gateway µs | PostgreSQL µs | NATS µs | generator µs | WAL bytes | syncs | NATS msgs |",
+        "| messages a transaction | gateway µs | PostgreSQL µs | NATS µs | generator µs "
+        "| WAL bytes | syncs | NATS msgs |",
         "|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for run in runs:

@@ -5,6 +5,7 @@ import collections
 import contextlib
 import json
 import secrets
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,11 +41,11 @@ async def sign_up(http: httpx.AsyncClient, name: str) -> Person:
 
 @contextlib.asynccontextmanager
 async def connected(
-    url: str, person: Person, cursor: str | None = None
+    url: str, person: Person, cursor: str | None = None, *, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[websockets.ClientConnection]:
     """A connection of `person` that the gateway has verified; what came after `cursor` follows."""
     async with websockets.connect(
-        url, subprotocols=[websockets.Subprotocol("duet.v1")], proxy=None
+        url, subprotocols=[websockets.Subprotocol("duet.v1")], proxy=None, ssl=tls
     ) as socket:
         frame = {"type": "connect", "access_token": person.access_token}
         await socket.send(json.dumps(frame | ({} if cursor is None else {"resume": cursor})))

@@ -183,6 +183,12 @@ class ScaleStack(ComposeProject):
         """Replace the services one after the other, as `make roll` does."""
         self.script("deploy/roll.sh")
 
+    def switch_tls_on(self, certificates: Path) -> None:
+        """Have nginx speak TLS on the same port, with what is in that folder."""
+        self._environment |= {"DUET_LISTEN": "tls", "DUET_TLS_DIR": str(certificates)}
+        self.compose("up", "--detach", "--no-deps", "nginx")
+        self.wait_until_healthy("nginx")
+
     def users_at(self, gateway: str) -> int:
         """How many people are connected to a gateway."""
         program = (

@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import json
+import ssl
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -11,6 +13,7 @@ import websockets
 
 from tests.compose.people import Listener, Person, Sender, connected, receive, sign_up
 from tests.compose.stack import ScaleStack
+from tests.support.embedding import make_certificate
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(300)]
 
@@ -128,6 +131,19 @@ async def test_what_is_not_for_the_public_is_not_reachable(
     http: httpx.AsyncClient, path: str
 ) -> None:
     assert (await http.get(path)).status_code == httpx.codes.NOT_FOUND
+
+
+async def test_tls_is_one_variable_away(stack: ScaleStack, tmp_path: Path) -> None:
+    make_certificate(tmp_path / "fullchain.pem", tmp_path / "privkey.pem")
+    await asyncio.to_thread(stack.switch_tls_on, tmp_path)
+    url = stack.http_url.replace("http://127.0.0.1", "https://localhost")
+    trust = ssl.create_default_context(cafile=tmp_path / "fullchain.pem")
+    async with httpx.AsyncClient(base_url=url, verify=trust, trust_env=False, timeout=10) as http:
+        alice = await sign_up(http, "alice")
+        plain = await http.get(stack.http_url)
+        assert (plain.status_code, plain.headers["location"][:8]) == (301, "https://")
+    async with connected(f"{url.replace('https', 'wss')}/v1/ws", alice, tls=trust):
+        pass
 
 
 @pytest.mark.parametrize("service", SERVICES)

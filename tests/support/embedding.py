@@ -22,7 +22,7 @@ from tests.support.documents import DOCS
 from tests.support.processes import gateway_process, profile_process
 from tests.support.waiting import until
 
-__all__ = ["PROXIES", "Embedded", "embedded", "proxy_path"]
+__all__ = ["PROXIES", "Embedded", "embedded", "make_certificate", "proxy_path"]
 
 EXAMPLES = DOCS / "examples"
 HOST = "shop.example.org"
@@ -84,7 +84,7 @@ async def embedded(folder: Path, proxy: str) -> AsyncIterator[Embedded]:
     """Run the product, both services with the settings of the guide, and a proxy before them."""
     ports = dict(zip(("http", "https", "product", "profile", "gateway"), _free(5), strict=True))
     running = Embedded(ports["https"], folder / "certificate.pem", folder / "data", folder)
-    _make_certificate(running.certificate, folder / "certificate.key")
+    make_certificate(running.certificate, folder / "certificate.key")
     _make_key(folder / "shop.pem")
     settings = {
         "DUET_ALLOWED_ORIGINS": running.origin,
@@ -190,7 +190,7 @@ def _make_key(path: Path) -> None:
     path.write_bytes(_pem(ed25519.Ed25519PrivateKey.generate()))
 
 
-def _make_certificate(path: Path, key_path: Path) -> None:
+def make_certificate(path: Path, key_path: Path) -> None:
     """Make a self-signed certificate of `localhost`."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
