@@ -7,10 +7,12 @@ What is bounded but fills slowly at such a pace is filled first, at full speed: 
 import argparse
 import datetime
 import statistics
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import msgspec
 
 from bench import tool
@@ -53,10 +55,15 @@ class SoakRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def main(arguments: list[str], results: Path) -> int:
-    """Run a soak and report. Returns 0, or 1 when memory was not flat or a message was lost."""
+    """Run a soak and report. Returns 0, or 1 when memory was not flat, a message was lost, or the
+    services could not keep up."""
     asked = _parser(results).parse_args(arguments)
     seconds, directory = asked.minutes * 60, Path(asked.directory)
-    record = _soak(directory, seconds, asked.rate, asked.warm_up_minutes * 60)
+    try:
+        record = _soak(directory, seconds, asked.rate, asked.warm_up_minutes * 60)
+    except (RuntimeError, httpx.HTTPError) as error:
+        print(f"the soak ended early: {error}", file=sys.stderr)
+        return 1
     results = Path(asked.results)
     results.mkdir(parents=True, exist_ok=True)
     (results / "soak.json").write_bytes(msgspec.json.format(msgspec.json.encode(record)))
