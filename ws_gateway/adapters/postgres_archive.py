@@ -31,7 +31,7 @@ __all__ = ["PostgresMessageArchive"]
 
 _INDEX_MESSAGES = 200
 """So many one transaction indexes: making their documents takes the event loop some 3 ms."""
-_INDEX_CONVERSATIONS = 50
+_INDEX_CONVERSATIONS = 200
 """So many one transaction locks."""
 _INDEX_CHUNKS = 250
 """A search indexes at most 50,000 more messages before it answers."""

@@ -16,7 +16,7 @@ from ws_gateway.conversations import Change, Draft
 
 __all__ = ["Chats"]
 
-_MAX_REMEMBERED = 200_000
+_MAX_REMEMBERED = 50_000  # some 40 MB
 
 
 class Chats:
@@ -36,6 +36,11 @@ class Chats:
         """Return the conversation of that id, which `learn` was told of, if there is one."""
         return self._of_id.get(public_id)
 
+    def forget(self) -> None:
+        """Start afresh."""
+        self._of_pair.clear()
+        self._of_id.clear()
+
     async def learn(self, changes: Iterable[Change]) -> None:
         """Find out about every conversation of some changes.
 
@@ -43,8 +48,7 @@ class Chats:
             StoreUnavailable: not now.
         """
         if len(self._of_id) > _MAX_REMEMBERED:
-            self._of_pair.clear()
-            self._of_id.clear()
+            self.forget()
         pairs: dict[ConversationId, tuple[UserId, UserId]] = {}
         named: set[ConversationId] = set()
         for change in changes:

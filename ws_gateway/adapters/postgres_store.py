@@ -1,5 +1,6 @@
 """The message store on PostgreSQL, which many gateways share: a log for each person (ADR 16)."""
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,6 +31,7 @@ and have a cursor behind them. To be told of a receipt twice does no harm."""
 
 _MAX_DELIVERIES = 2_000
 """So many one statement writes down."""
+_WRITE_DELIVERIES_AFTER_S = 1.0
 _MAX_UNINDEXED = 100_000
 """Conversations that are remembered for being indexed. A search finds the others by itself."""
 
@@ -42,6 +44,7 @@ class PostgresMessageStore:
         self._epoch = epoch
         self._chats = Chats(database)
         self._deliveries: list[tuple[int, int, int]] = []
+        self._written_at = time.monotonic()
         self.unindexed: dict[int, None] = {}
         """Conversations that got messages here, for whoever indexes them."""
 
@@ -64,12 +67,18 @@ class PostgresMessageStore:
 
         Most batches are one statement; what needs a closer look costs some more round trips.
         """
-        await self._chats.learn(changes)
-        outcomes = await self._append(changes, at_ms)
-        if outcomes is None:
-            outcomes = await available(
-                self._database.write(lambda c: make_changes(c, self._chats, changes, at_ms))
-            )
+        try:
+            await self._chats.learn(changes)
+            outcomes = await self._append(changes, at_ms)
+            if outcomes is None:
+                outcomes = await available(
+                    self._database.write(lambda c: make_changes(c, self._chats, changes, at_ms))
+                )
+        except StoreUnavailable:
+            raise
+        except BaseException:
+            self._chats.forget()  # its keys may be of a database that was put back
+            raise
         self._note_unindexed(outcomes)
         return outcomes
 
@@ -115,6 +124,17 @@ class PostgresMessageStore:
     def note_delivery(self, position: int, connections: int, at_ms: int) -> None:
         """Remember that a message went out; see `MessageStore`."""
         self._deliveries.append((position, connections, at_ms))
+
+    async def tidy_up(self) -> None:
+        """Write deliveries down, about once a second.
+
+        Raises:
+            StoreUnavailable: not now.
+        """
+        is_due = time.monotonic() - self._written_at >= _WRITE_DELIVERIES_AFTER_S
+        if is_due or len(self._deliveries) >= _MAX_DELIVERIES:
+            await self.write_deliveries()
+            self._written_at = time.monotonic()
 
     async def write_deliveries(self) -> None:
         """Write down deliveries that were noted.

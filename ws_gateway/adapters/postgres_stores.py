@@ -28,7 +28,7 @@ class PostgresStores(msgspec.Struct, frozen=True):
 
     async def tidy_up(self, is_busy: Callable[[], bool]) -> None:
         """Write deliveries down, and let search catch up; see `Stores`."""
-        await self.messages.write_deliveries()
+        await self.messages.tidy_up()
         while not is_busy():
             if await self.archive.index_search():
                 break

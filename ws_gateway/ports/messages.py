@@ -64,7 +64,8 @@ class MessageStore(Protocol):
         self, user_id: UserId, position: int
     ) -> list[tuple[ConversationId, UserId, int, int]]:
         """Return marks of the user and their peers that moved after `position`, as the user may
-        see them: conversation, whose marks, received, read. The newest 1,000 at most.
+        see them: conversation, whose marks, received, read. The newest 1,000 at most, and perhaps
+        some that moved shortly before: to be told of a mark again is harmless.
 
         Raises:
             StoreUnavailable: it cannot be read now.

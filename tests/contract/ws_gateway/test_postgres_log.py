@@ -445,6 +445,18 @@ async def test_deliveries_that_could_not_be_written_are_kept(url: str) -> None:
         assert trace.delivered_at_ms == 77
 
 
+async def test_keys_of_a_database_that_was_put_back_are_forgotten(cluster: Cluster) -> None:
+    """An operator who forgot to stop a gateway meanwhile gets errors, and no message elsewhere."""
+    (store, _), (draft,) = cluster.messages, drafts(1)
+    await say(store, ANN, BOB, "lost")
+    tables = "users, conversations, members, indexed, messages, search"
+    await cluster.outside.execute(f"TRUNCATE {tables}")
+    with pytest.raises(asyncpg.RaiseError, match="another life"):
+        await store.append_batch([draft], 1)
+    (event,) = events_of(await store.append_batch([draft], 1))
+    assert (event.message.seq, event.position) == (1, 1)
+
+
 async def test_gateways_that_start_at_once_make_one_schema(postgres_databases: Databases) -> None:
     url = postgres_databases.empty()
 

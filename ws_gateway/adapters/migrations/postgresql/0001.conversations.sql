@@ -275,6 +275,12 @@ BEGIN
         FROM unnest(chats) WITH ORDINALITY AS grown (key, n)
         JOIN conversations AS old ON old.key = grown.key;
 
+        IF cardinality(positions) IS DISTINCT FROM cardinality(people)
+            OR cardinality(last_seqs) IS DISTINCT FROM cardinality(chats)
+        THEN
+            RAISE 'the keys are of another life of this database';
+        END IF;
+
         INSERT INTO messages (
             conversation, seq, sender, recipient, sender_position, recipient_position, sent_at_ms,
             low_count, client_id, text
