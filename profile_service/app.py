@@ -10,6 +10,7 @@ import structlog
 from starlette.types import ASGIApp
 
 from profile_service.adapters.external_keys import KeySetUnreadable, open_keys
+from profile_service.adapters.sqlite_life import DATABASE_NAME
 from profile_service.adapters.sqlite_stores import open_sqlite_stores
 from profile_service.housekeeping import Housekeeping
 from profile_service.http_api.account_routes import AccountRoutes
@@ -128,6 +129,8 @@ def open_stores(
     url = settings.postgresql_url()
     if url is None:
         return open_sqlite_stores(settings.data_dir, now=now, monotonic=monotonic)
+    if (settings.data_dir / DATABASE_NAME).exists():
+        _log.warning("users_db_is_not_used", folder=str(settings.data_dir))
     # only now: who uses SQLite need not wait for these to be imported
     from profile_service.adapters.postgres_stores import open_postgres_stores  # noqa: PLC0415
 

@@ -71,9 +71,10 @@ async def used(settings: Settings) -> dict[str, Any]:
 
 
 async def test_everybody_stays_logged_in_and_nothing_is_lost(
-    before: Settings, after: Settings
+    before: Settings, after: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     held = await used(before)
+    assert "users_db_is_not_used" not in caplog.text
     files = content(before.data_dir)
     lines = await upkeep.move(after, lambda _table, _rows: None)
     assert [line.partition(", checksum")[0] for line in lines] == [
@@ -86,6 +87,7 @@ async def test_everybody_stays_logged_in_and_nothing_is_lost(
     assert content(before.data_dir) == files
 
     async with running_service(after) as service:
+        assert "users_db_is_not_used" in caplog.text
         assert (await service.client.get("/.well-known/jwks.json")).json() == held["keys"]
         pairs = [{"access_token": held[name]["access_token"]} for name in ("anna", "ben", "other")]
         assert [found["active"] for found in await service.introspect(*pairs)] == [
