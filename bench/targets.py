@@ -1,7 +1,7 @@
 """`python -m bench targets`: every target, three runs one after the other, one table.
 
-Some 10 minutes on a quiet machine. What needs ten million messages stored uses a database that is kept; when it is
-not there yet, it is made first, which takes another 10 minutes.
+Some 10 minutes on a quiet machine. What needs ten million messages stored uses a database that is
+kept; when it is not there yet, it is made first, which takes another 10 minutes.
 """
 
 import argparse
