@@ -31,7 +31,7 @@ __all__ = ["APPEND", "Growth", "Known", "Name"]
 Name: TypeAlias = tuple[UserId, str]
 """A sender and a client id: what names a message for ever."""
 
-APPEND = "SELECT * FROM append({})".format(", ".join(f"${n}" for n in range(1, 26)))
+APPEND = "SELECT * FROM append({})".format(", ".join(f"${n}" for n in range(1, 28)))
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -59,6 +59,7 @@ class _GrownChat(msgspec.Struct):
 class _MovedMarks(msgspec.Struct):
     """How far a person comes in a conversation."""
 
+    chat: Chat
     peer: int
     received: int = 0
     read: int = 0
@@ -139,6 +140,7 @@ class Growth:
             self._people,
             [self._events[person] for person in self._people],
             list(self._grown),
+            [one.chat.id for one in grown],
             [one.size for one in grown],
             [one.low_size for one in grown],
             [place[one.chat.low] for one in grown],
@@ -151,7 +153,8 @@ class Growth:
             *numbers,
             [person for person, _ in self._members],
             [mark.peer for mark in marks],
-            [chat for _, chat in self._members],
+            [mark.chat.key for mark in marks],
+            [mark.chat.id for mark in marks],
             [mark.received for mark in marks],
             [mark.read for mark in marks],
             [mark.needs for mark in marks],
@@ -216,7 +219,7 @@ class Growth:
         peer, peer_id = chat.peer_of(mark.user)
         moved = self._moved.get(member)
         if moved is None:
-            moved = self._moved[member] = _MovedMarks(peer)
+            moved = self._moved[member] = _MovedMarks(chat, peer)
         moved.received = max(moved.received, mark.seq)
         moved.read = max(moved.read, mark.seq) if mark.read else moved.read
         moved.needs = max(moved.needs, needs)

@@ -11,7 +11,14 @@ from shared.postgres import Connection
 from ws_gateway.adapters.postgres_append import APPEND, Growth, Known
 from ws_gateway.adapters.postgres_chats import Chats
 from ws_gateway.adapters.postgres_revise import Revise
-from ws_gateway.adapters.postgres_rows import CHAT, CHAT_JOINS, MESSAGE, chat_of, sent_event
+from ws_gateway.adapters.postgres_rows import (
+    CHAT,
+    CHAT_JOINS,
+    MESSAGE,
+    Chat,
+    chat_of,
+    sent_event,
+)
 from ws_gateway.conversations import Change, Draft, Mark, Outcome
 
 __all__ = ["make_changes"]
@@ -38,6 +45,7 @@ async def make_changes(
 async def _lock(connection: Connection, chats: Chats, changes: Sequence[Change]) -> None:
     """Lock the people whose logs may grow, what is revised, and marks: everybody's order."""
     people: set[int] = set()
+    concerned: set[Chat] = set()
     revised: set[int] = set()
     members: set[tuple[int, int]] = set()
     for change in changes:
@@ -47,6 +55,7 @@ async def _lock(connection: Connection, chats: Chats, changes: Sequence[Change])
             continue
         else:
             chat = named
+        concerned.add(chat)
         if isinstance(change, Mark):
             if chat.has(change.user):
                 members.add((chat.key_of(change.user), chat.key))
@@ -55,10 +64,13 @@ async def _lock(connection: Connection, chats: Chats, changes: Sequence[Change])
         if not isinstance(change, Draft):
             revised.add(chat.key)
     await connection.execute(_LOCK_PEOPLE, sorted(people))
+    there = await connection.fetch(_SAME, *_columns([(chat.key, chat.id) for chat in concerned]))
+    if len(there) < len(concerned):
+        raise LookupError("the keys are of another life of this database")
     if revised:
         await connection.execute(_LOCK_INDEXED, sorted(revised))
     if members:
-        await connection.execute(_LOCK_MEMBERS, *zip(*members, strict=True))
+        await connection.execute(_LOCK_MEMBERS, *_columns(list(members)))
 
 
 async def _append(
@@ -79,7 +91,7 @@ async def _look(connection: Connection, chats: Chats, changes: Sequence[Draft | 
     pairs = {(draft.sender, draft.recipient) for draft in drafts}
     senders = [chats.between(d.sender, d.recipient).key_of(d.sender) for d in drafts]
     stored = await connection.fetch(_STORED, [draft.client_id for draft in drafts], senders)
-    blocks = await connection.fetch(_BLOCKS, *(zip(*pairs, strict=True) if pairs else ((), ())))
+    blocks = await connection.fetch(_BLOCKS, *_columns(list(pairs)))
     marked = [chats.named(change.conversation) for change in changes if isinstance(change, Mark)]
     ends = await connection.fetch(_ENDS, [chat.key for chat in marked if chat is not None])
     events = [sent_event(row, chat_of(row)) for row in stored]
@@ -90,6 +102,13 @@ async def _look(connection: Connection, chats: Chats, changes: Sequence[Draft | 
     )
 
 
+def _columns(pairs: Sequence[tuple[object, object]]) -> tuple[list[object], list[object]]:
+    return [one for one, _ in pairs], [other for _, other in pairs]
+
+
+_SAME = """
+SELECT FROM unnest($1::integer[], $2::text[]) AS known (key, id) JOIN conversations USING (key, id)
+"""
 _LOCK_PEOPLE = "SELECT FROM users WHERE key = ANY ($1) ORDER BY key FOR NO KEY UPDATE"
 _LOCK_INDEXED = "SELECT FROM indexed WHERE conversation = ANY ($1) ORDER BY conversation FOR UPDATE"
 _LOCK_MEMBERS = """

@@ -32,6 +32,7 @@ from ws_gateway.conversations import (
     Mark,
     Marked,
     Message,
+    NotFound,
     Outcome,
 )
 from ws_gateway.ports import MessageStore, StoreUnavailable
@@ -445,16 +446,36 @@ async def test_deliveries_that_could_not_be_written_are_kept(url: str) -> None:
         assert trace.delivered_at_ms == 77
 
 
-async def test_keys_of_a_database_that_was_put_back_are_forgotten(cluster: Cluster) -> None:
-    """An operator who forgot to stop a gateway meanwhile gets errors, and no message elsewhere."""
-    (store, _), (draft,) = cluster.messages, drafts(1)
-    await say(store, ANN, BOB, "lost")
+@pytest.mark.parametrize("kind", ["draft", "mark", "edit"])
+async def test_keys_of_a_database_that_was_put_back_are_forgotten(
+    cluster: Cluster, kind: str
+) -> None:
+    """A gateway that was not stopped meanwhile must not write into others' conversations."""
+    one, other = cluster.messages
+    (message,) = await say(one, ANN, BOB, "lost")
+    changes: dict[str, Change] = {
+        "draft": Draft(ANN, BOB, "new", "hi"),
+        "mark": Mark(BOB, None, message.conversation, 1, read=True),
+        "edit": Edit(ANN, "new", message.conversation, 1, "mended"),
+    }
+    change = changes[kind]
     tables = "users, conversations, members, indexed, messages, search"
-    await cluster.outside.execute(f"TRUNCATE {tables}")
-    with pytest.raises(asyncpg.RaiseError, match="another life"):
-        await store.append_batch([draft], 1)
-    (event,) = events_of(await store.append_batch([draft], 1))
-    assert (event.message.seq, event.position) == (1, 1)
+    await cluster.outside.execute(f"TRUNCATE {tables} RESTART IDENTITY")
+    (others,) = await say(other, ANN, CID, "has the same key now")
+    assert others.position == message.position
+    with pytest.raises((asyncpg.RaiseError, LookupError), match="another life"):
+        await one.append_batch([change], 1)
+    (outcome,) = await one.append_batch([change], 1)
+    if kind == "draft":
+        assert stored_as(outcome) == (conversation_id(ANN, BOB), 1)
+    else:
+        assert outcome == NotFound()
+    assert [e.message for e in await every_event(other, CID)] == [others]
+
+
+def stored_as(outcome: Outcome) -> tuple[str, int]:
+    (event,) = events_of([outcome])
+    return event.message.conversation, event.message.seq
 
 
 async def test_gateways_that_start_at_once_make_one_schema(postgres_databases: Databases) -> None:

@@ -203,9 +203,10 @@ CREATE FUNCTION append(
     at_ms bigint,
     -- Everybody whose log grows, by key, and by how many events.
     people integer[], events integer[],
-    -- Each conversation that grows, by how many messages, how many of them are of its low, and the
-    -- places (in `people`, from 1) of its people, and in their logs, of its last message.
-    chats integer[], sizes integer[], lows integer[],
+    -- Each conversation that grows (key and id, should this database have been put back meanwhile),
+    -- by how many messages, how many of them are of its low, and the places (in `people`, from 1) of
+    -- its people, and in their logs, of its last message.
+    chats integer[], chat_ids text[], sizes integer[], lows integer[],
     low_people integer[], high_people integer[], low_nths integer[], high_nths integer[],
     -- The messages: places in `chats` and `people`, and the numbers.
     chat integer[], sender integer[], recipient integer[],
@@ -213,7 +214,7 @@ CREATE FUNCTION append(
     client_ids text[], texts text[],
     -- The marks, by person and conversation: how far both have come, and how many messages the
     -- conversation must have had before this call.
-    mark_people integer[], mark_peers integer[], mark_chats integer[],
+    mark_people integer[], mark_peers integer[], mark_chats integer[], mark_chat_ids text[],
     mark_received integer[], mark_read integer[], mark_needs integer[]
 )
 RETURNS TABLE (
@@ -244,14 +245,18 @@ BEGIN
         FROM (
             SELECT members.received, members.read, users.shares_reads,
                    mark.needs > conversations.last_seq AS is_ahead
-            FROM unnest(mark_people, mark_chats, mark_needs)
-                AS mark (person, chat, needs)
+            FROM unnest(mark_people, mark_chats, mark_chat_ids, mark_needs)
+                AS mark (person, chat, chat_id, needs)
             JOIN members ON members.person = mark.person AND members.conversation = mark.chat
             JOIN users ON users.key = mark.person
-            JOIN conversations ON conversations.key = mark.chat
+            JOIN conversations
+                ON conversations.key = mark.chat AND conversations.id = mark.chat_id
             ORDER BY members.person, members.conversation
             FOR NO KEY UPDATE OF members
         ) AS locked;
+        IF cardinality(received) IS DISTINCT FROM cardinality(mark_people) THEN
+            RAISE 'the keys are of another life of this database';
+        END IF;
         IF is_ahead THEN
             RETURN;
         END IF;
@@ -272,8 +277,10 @@ BEGIN
 
         SELECT array_agg(old.last_seq ORDER BY grown.n), array_agg(old.low_count ORDER BY grown.n)
         INTO last_seqs, low_counts
-        FROM unnest(chats) WITH ORDINALITY AS grown (key, n)
-        JOIN conversations AS old ON old.key = grown.key;
+        FROM unnest(chats, chat_ids, low_people, high_people) WITH ORDINALITY
+            AS grown (key, id, low_person, high_person, n)
+        JOIN conversations AS old ON old.key = grown.key AND old.id = grown.id
+            AND old.low = people[grown.low_person] AND old.high = people[grown.high_person];
 
         IF cardinality(positions) IS DISTINCT FROM cardinality(people)
             OR cardinality(last_seqs) IS DISTINCT FROM cardinality(chats)
