@@ -21,6 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from shared.ids import ConversationId, UserId, conversation_id
 from tests.support.client import Client, Frame
+from tests.support.engines import ON_SCALE
 from tests.support.fake_profile import FakeProfile, FakeSession
 from tests.support.gateway import TestGateway, database_locked, running_gateway
 from tests.support.waiting import until
@@ -314,6 +315,7 @@ class Conversations(RuleBasedStateMachine):
 
         self.run(step())
 
+    @precondition(lambda self: not ON_SCALE)
     @rule(device=DEVICES, to=PEOPLE)
     def send_while_nothing_can_be_stored(self, device: int, to: int) -> None:
         async def step() -> None:
