@@ -264,7 +264,7 @@ class NatsBus:
             self._lost()
             for task in work:
                 task.cancel()
-            await asyncio.gather(*work, return_exceptions=True)
+                task.add_done_callback(_retrieve_exception)
 
     async def _subscribe_all(self, link: _Link) -> None:
         self._listened = dict.fromkeys(self._listened)
@@ -328,14 +328,17 @@ class NatsBus:
         self._wake.set()
 
     async def _send_outgoing(self, link: _Link) -> None:
+        # The library may swallow a cancellation: so this looks whether its connection is gone.
         while True:
             await self._wake.wait()
+            if self._link is not link:
+                return
             self._wake.clear()
-            while self._outgoing:
+            while self._outgoing and self._link is link:
                 viewer, payload = self._outgoing.popleft()
                 self._outgoing_bytes -= len(payload)
                 await link.client.publish(_SUBJECT + viewer, payload)
-            while self._ignored:
+            while self._ignored and self._link is link:
                 await self._ignored.pop().unsubscribe()
 
     async def _keep_alive(self, link: _Link) -> None:
@@ -352,6 +355,12 @@ class NatsBus:
                 receive(notices, viewer)
         except Exception:  # it would end the library's reading task
             _log.exception("taking notices from the bus failed")
+
+
+def _retrieve_exception(task: "asyncio.Task[None]") -> None:
+    """Keep the event loop from reporting what a lost connection ended with."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _viewers(notice: Notice) -> Iterable[UserId]:
