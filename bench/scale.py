@@ -23,7 +23,7 @@ from bench import proc, tool
 from bench.machine import machine
 from bench.people import Person, sign_up
 from bench.record import Machine
-from bench.scale_load import ScalePair, ScalePlan, ScaleResult
+from bench.scale_load import ScalePair, ScalePlan, ScaleResult, family
 from bench.scale_model import PARTS, Run, fitted, table
 from bench.services import SETTINGS, free_port
 from bench.stage import say
@@ -37,12 +37,13 @@ _IDLE = 2000
 
 
 class Idle(msgspec.Struct, frozen=True, kw_only=True):
-    """What idle connections of as many people take."""
+    """What a connection takes, on average of so many people who connect and do nothing."""
 
     connections: int
-    gateway_bytes: float
-    nats_bytes: float
-    postgres_bytes: float
+    memory_bytes: dict[str, float]
+    """Of each part, while it is idle."""
+    connect_cpu_s: dict[str, float]
+    """Of each part and of the profile service, to connect."""
 
 
 class ScaleRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,10 +72,9 @@ def main(arguments: list[str], results: Path) -> int:
     results.mkdir(parents=True, exist_ok=True)
     (results / "scale.json").write_bytes(msgspec.json.format(msgspec.json.encode(record)))
     print(table(runs, fitted(runs), record.machine.cores))
-    print(
-        f"\nan idle connection: gateway {idle.gateway_bytes / 1000:.1f} kB, "
-        f"NATS {idle.nats_bytes / 1000:.1f} kB, PostgreSQL {idle.postgres_bytes / 1000:.1f} kB"
-    )
+    kept = (f"{name} {size / 1000:.1f} kB" for name, size in idle.memory_bytes.items())
+    took = (f"{name} {cpu_s * 1e6:.0f} µs" for name, cpu_s in idle.connect_cpu_s.items())
+    print(f"\nan idle connection: {', '.join(kept)}; to connect: {', '.join(took)}")
     print(f"Details: {results / 'scale.json'}")
     return 0
 
@@ -128,11 +128,17 @@ def _idle(cluster: _Cluster) -> Idle:
     say(f"{_IDLE:,} idle connections")
     people = sign_up(cluster.profile_url, _IDLE)
 
-    def used() -> list[float]:
+    def memory() -> dict[str, float]:
         roots = cluster.roots
-        return [sum(map(proc.rss_bytes, roots[name])) for name in PARTS]
+        return {name: sum(map(proc.rss_bytes, roots[name])) for name in ("gateway", "nats")}
 
-    before = used()
+    def cpu() -> dict[str, float]:
+        return {
+            name: sum(proc.cpu_s(pid) for root in roots for pid in family(root))
+            for name, roots in cluster.roots.items()
+        }
+
+    memory_before, cpu_before = memory(), cpu()
     plan = {"url": cluster.url(0), "tokens": [person.access_token for person in people]}
     holder = subprocess.Popen(
         [sys.executable, "-m", "bench.scale_idle"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -145,12 +151,17 @@ def _idle(cluster: _Cluster) -> Idle:
         if holder.stdout.readline() != b"connected\n":
             raise RuntimeError("not everybody could connect")
         time.sleep(2)
-        after = used()
+        memory_after, cpu_after = memory(), cpu()
         holder.stdin.close()
-    gateway, postgres, nats = (
-        (more - less) / _IDLE for more, less in zip(after, before, strict=True)
+    return Idle(
+        connections=_IDLE,
+        memory_bytes=_of_one(memory_before, memory_after),
+        connect_cpu_s=_of_one(cpu_before, cpu_after),
     )
-    return Idle(connections=_IDLE, gateway_bytes=gateway, nats_bytes=nats, postgres_bytes=postgres)
+
+
+def _of_one(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
+    return {name: (after[name] - before[name]) / _IDLE for name in before}
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from bench.pairs import Client, Pair, open_client
 from bench.proc import cpu_s
 from bench.tool import main
 
-__all__ = ["ScalePair", "ScalePlan", "ScaleResult"]
+__all__ = ["ScalePair", "ScalePlan", "ScaleResult", "family"]
 
 _DRAIN_TIMEOUT_S = 20.0
 
@@ -164,7 +164,7 @@ async def _spent(
     plan: ScalePlan, database: "asyncpg.Connection[asyncpg.Record]", http: httpx.AsyncClient
 ) -> dict[str, float]:
     spent = {
-        name: sum(cpu_s(pid) for root in roots for pid in _family(root))
+        name: sum(cpu_s(pid) for root in roots for pid in family(root))
         for name, roots in plan.roots.items()
     }
     spent["generator"] = time.process_time()
@@ -182,7 +182,7 @@ async def _spent(
     return spent
 
 
-def _family(root: int) -> list[int]:
+def family(root: int) -> list[int]:
     """A process and its children."""
     children = Path(f"/proc/{root}/task/{root}/children").read_text().split()
     return [root, *map(int, children)]
