@@ -210,11 +210,16 @@ _HISTORY = f"""
 SELECT {MESSAGE}, {CHAT}
 FROM conversations AS chat
 {CHAT_JOINS}
-JOIN messages AS message ON message.conversation = chat.key
-WHERE chat.id = $1
+CROSS JOIN LATERAL (
+    SELECT * FROM messages WHERE conversation = chat.key AND {{place}} LIMIT $3
+) AS message
+WHERE chat.id = $1 ORDER BY {{order}}
 """
-_HISTORY_BEFORE = _HISTORY + "AND message.seq < $2::bigint ORDER BY message.seq DESC LIMIT $3"
-_HISTORY_AFTER = _HISTORY + "AND message.seq > $2::bigint ORDER BY message.seq LIMIT $3"
+_HISTORY_BEFORE = _HISTORY.format(
+    place="seq < $2::bigint ORDER BY seq DESC", order="message.seq DESC"
+)
+_HISTORY_AFTER = _HISTORY.format(place="seq > $2::bigint ORDER BY seq", order="message.seq")
+"""Within LATERAL the index has the order, and LIMIT ends the scan: conversations may be long."""
 
 _CONVERSATIONS = f"""
 WITH me AS MATERIALIZED (SELECT key FROM users WHERE id = $1)
@@ -283,15 +288,19 @@ WHERE chat.peer = $2 OR $2::integer IS NULL
 
 _SEARCH = f"""
 SELECT {MESSAGE}, {CHAT}
-FROM search
-CROSS JOIN LATERAL {ONE.format(chat="search.conversation", seq="search.seq")} AS message
+FROM (
+    SELECT message.*, own.place, ts_rank(search.words, $2::text::tsquery, 2) AS rank
+    FROM search
+    CROSS JOIN LATERAL {ONE.format(chat="search.conversation", seq="search.seq")} AS message
+    CROSS JOIN LATERAL (
+        SELECT CASE message.sender WHEN $3 THEN sender_position ELSE recipient_position END AS place
+    ) AS own
+    WHERE search.words @@ $1::text::tsquery AND own.place <= $4
+    ORDER BY rank DESC, own.place DESC LIMIT $5 OFFSET $6
+) AS message
 JOIN conversations AS chat ON chat.key = message.conversation
 {CHAT_JOINS}
-CROSS JOIN LATERAL (
-    SELECT CASE message.sender WHEN $3 THEN sender_position ELSE recipient_position END AS place
-) AS own
-WHERE search.words @@ $1::text::tsquery AND own.place <= $4
-ORDER BY ts_rank(search.words, $2::text::tsquery, 2) DESC, own.place DESC LIMIT $5 OFFSET $6
+ORDER BY message.rank DESC, message.place DESC
 """
 """Ranked by the text alone, shorter texts first."""
 

@@ -99,18 +99,26 @@ class PostgresPeopleStore:
 
 
 _PEERS = """
-WITH me AS (SELECT key FROM users WHERE id = $1)
+WITH me AS MATERIALIZED (SELECT key FROM users WHERE id = $1)
 SELECT peer.id
-FROM me CROSS JOIN LATERAL (
-    SELECT high AS peer, low_position AS place, last_seq FROM conversations WHERE low = me.key
+FROM (
+    (SELECT high AS peer, low_position AS place
+     FROM conversations
+     WHERE low = (SELECT key FROM me) AND last_seq > 0
+       AND NOT EXISTS (SELECT FROM blocks WHERE (blocker, blocked) = (low, high))
+       AND NOT EXISTS (SELECT FROM blocks WHERE (blocker, blocked) = (high, low))
+     ORDER BY low_recency DESC, low_position DESC LIMIT $2)
     UNION ALL
-    SELECT low, high_position, last_seq FROM conversations WHERE high = me.key
+    (SELECT low, high_position
+     FROM conversations
+     WHERE high = (SELECT key FROM me) AND last_seq > 0
+       AND NOT EXISTS (SELECT FROM blocks WHERE (blocker, blocked) = (low, high))
+       AND NOT EXISTS (SELECT FROM blocks WHERE (blocker, blocked) = (high, low))
+     ORDER BY high_recency DESC, high_position DESC LIMIT $2)
+    ORDER BY place DESC LIMIT $2
 ) AS chat
 JOIN users AS peer ON peer.key = chat.peer
-WHERE chat.last_seq > 0
-  AND NOT EXISTS (SELECT FROM blocks WHERE blocker = me.key AND blocked = peer.key)
-  AND NOT EXISTS (SELECT FROM blocks WHERE blocker = peer.key AND blocked = me.key)
-ORDER BY chat.place DESC LIMIT $2
+ORDER BY chat.place DESC
 """
 
 _SET_PREFERENCES = """

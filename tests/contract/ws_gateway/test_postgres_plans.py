@@ -53,15 +53,22 @@ async def test_reads_go_by_an_index(connection: asyncpg.Connection, name: str) -
     plan = json.loads(await connection.fetchval("EXPLAIN (FORMAT JSON) " + statement, *arguments))[
         0
     ]["Plan"]
-    for step in steps(plan):
+    for step, above in steps(plan, "nothing"):
         about = step.get("Relation Name")
         assert step["Node Type"] != "Seq Scan" or about == "life", step
         if about in {"messages", "revisions", "search"} and name != "to erase":
             condition = str(step.get("Index Cond", step.get("Recheck Cond")))
             assert "seq" in condition or "position" in condition or "words" in condition, step
+        if about in {"messages", "revisions"} and "<" in condition_of(step):
+            assert above == "Limit", step  # it ends with the page, and nothing is sorted before
 
 
-def steps(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
+def condition_of(step: dict[str, Any]) -> str:
+    return str(step.get("Index Cond", "")).replace(">", "<")
+
+
+def steps(plan: dict[str, Any], above: str) -> Iterator[tuple[dict[str, Any], str]]:
+    """Every step of a plan, with the kind of the one that it is for."""
+    yield plan, above
     for below in plan.get("Plans", []):
-        yield from steps(below)
+        yield from steps(below, plan["Node Type"])
