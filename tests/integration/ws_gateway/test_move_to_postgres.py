@@ -207,7 +207,7 @@ async def test_client_goes_on_from_its_cursor_after_the_move(tmp_path: Path, url
     profile = FakeProfile()
     ann, bob, cid = (profile.sign_up(name) for name in ("ann", "bob", "cid"))
     async with (
-        running_gateway(tmp_path, profile=profile) as gateway,
+        running_gateway(tmp_path, profile=profile, database_url=None, bus_url=None) as gateway,
         gateway.talking(ann) as a,
         gateway.talking(bob) as b,
         gateway.talking(cid) as c,
