@@ -21,7 +21,8 @@ MIN_SECRET_BYTES = 32
 TOKEN_LIFETIME_S = 60
 REUSE_S = 30
 """A minted token is presented again for this long: signing one for each request buys nothing."""
-CLOCK_SKEW_S = 5
+CLOCK_SKEW_S = 300
+"""The services may be on machines whose clocks differ, or jump. As much as Kerberos allows for."""
 
 _AUDIENCE = "duet-internal"
 _ALGORITHM = "HS256"

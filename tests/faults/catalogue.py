@@ -1,9 +1,11 @@
 """Every fault that is tried, by the name that `--only` takes."""
 
 from tests.faults import (
+    clocks,
     conformance,
     crashes,
     disk_use,
+    great_amounts,
     guesses,
     malformed,
     outages,
@@ -36,6 +38,8 @@ FAULTS: dict[str, Fault] = {
     "reconnect-storm": surges.reconnect_storm,
     "sigterm-stuck": stopping.stopped_while_stuck,
     "operations": stopping.operations_under_load,
+    "great-amounts": great_amounts.great_amounts,
+    "clock-jumps": clocks.clock_jumps,
     "login-timing": guesses.login_timing,
     "autobahn": conformance.autobahn,
     "schemathesis": conformance.schemathesis,

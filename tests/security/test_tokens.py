@@ -202,7 +202,7 @@ def _service_tokens(service: RunningService, forge: Forge) -> dict[str, str | No
         changed = {name: v for name, v in (claims | changes).items() if v is not None}
         return "Bearer " + jwt.encode(changed, key, "HS256", headers=header or typ)
 
-    old = ServiceCredentials(secret, "gateway", now=lambda: time.time() - 120).authorization()
+    old = ServiceCredentials(secret, "gateway", now=lambda: time.time() - 400).authorization()
     return {
         "absent": None,
         "empty": "Bearer",

@@ -33,6 +33,9 @@ _INDEX_CHUNK = 500
 _INDEX_CHUNKS = 100
 """A search indexes at most 50,000 more messages before it answers."""
 
+_MAX_RANKED = 10_000
+"""Matches that one search looks at, the newest ones: to rank all of two million took 19 s."""
+
 
 class SqliteMessageArchive:
     """A `MessageArchive` on an open database."""
@@ -249,12 +252,19 @@ ORDER BY members.conversation LIMIT ?
 """
 
 _SEARCH = f"""
-SELECT {COLUMNS}, snippet(search, 1, '«', '»', '…', 12)
-FROM search
-CROSS JOIN messages AS message ON message.position = search.rowid
+WITH newest AS (
+    SELECT rowid AS position, bm25(search, 0.0, 1.0) AS score FROM search
+    WHERE search MATCH ?1 AND rowid <= ?2 ORDER BY rowid DESC LIMIT {_MAX_RANKED}
+), page AS (
+    SELECT position, score FROM newest ORDER BY score, position DESC LIMIT ?3 OFFSET ?4
+)
+SELECT {COLUMNS}, (
+    SELECT snippet(search, 1, '«', '»', '…', 12) FROM search
+    WHERE search MATCH ?1 AND search.rowid = page.position
+)
+FROM page CROSS JOIN messages AS message USING (position)
 {JOINS}
-WHERE search MATCH ? AND search.rowid <= ?
-ORDER BY bm25(search, 0.0, 1.0), search.rowid DESC LIMIT ? OFFSET ?
+ORDER BY page.score, page.position DESC
 """
 """Ranked by the text alone: how rare a person's messages are says nothing."""
 

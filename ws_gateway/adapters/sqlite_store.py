@@ -54,6 +54,8 @@ class SqliteMessageStore:
         self._backlog = Backlog()
         self._settling = asyncio.Lock()
         self._tidied_at = time.monotonic()
+        self._erasing: dict[UserId, int] = {}
+        """By user, the first conversation of those that were to be erased when last asked for."""
         self._deliveries: list[tuple[int, int, int]] = []
 
     @classmethod
@@ -165,14 +167,25 @@ class SqliteMessageStore:
                 raise
 
     async def conversations_to_erase(self, user_id: UserId) -> list[ConversationId]:
-        """Return some conversations with text of this user; see `MessageStore`."""
+        """Return some conversations with text of this user; see `MessageStore`.
+
+        This goes on where the last call began, or a person with very many conversations would have
+        those that are erased looked through again each time.
+        """
         await self.settle(user_id)
 
-        def read(connection: sqlite3.Connection) -> list[ConversationId]:
-            rows = connection.execute(_TO_ERASE, (user_key(connection, user_id),))
-            return [conversation for (conversation,) in rows]
+        async def read(first: int) -> list[tuple[int, ConversationId]]:
+            def query(connection: sqlite3.Connection) -> list[tuple[int, ConversationId]]:
+                key = user_key(connection, user_id)
+                return connection.execute(_TO_ERASE, (key, first)).fetchall()
 
-        return await available(self._database.read(read))
+            return await available(self._database.read(query))
+
+        first = self._erasing.pop(user_id, 0)
+        rows = await read(first) or (await read(0) if first else [])
+        if rows:
+            self._erasing[user_id] = rows[0][0]
+        return [conversation for _, conversation in rows]
 
     def forget_route(self, sender: UserId, recipient: UserId) -> None:
         """A block between them came or went. For the writer's thread, within its transaction."""
@@ -308,12 +321,12 @@ ORDER BY mine.last_position DESC LIMIT 1000
 """
 
 _TO_ERASE = """
-SELECT conversations.id
+SELECT mine.conversation, conversations.id
 FROM members AS mine
 CROSS JOIN conversations ON conversations.key = mine.conversation
-WHERE mine.user = ? AND EXISTS (
+WHERE mine.user = ? AND mine.conversation >= ? AND EXISTS (
     SELECT 1 FROM places CROSS JOIN messages USING (position)
     WHERE places.conversation = mine.conversation AND messages.sender = mine.user
       AND NOT messages.deleted
-) LIMIT 100
+) ORDER BY mine.conversation LIMIT 100
 """

@@ -10,6 +10,9 @@ import pytest
 from ws_gateway.adapters import sqlite_archive, sqlite_people, sqlite_store
 from ws_gateway.adapters.sqlite_stores import open_sqlite_stores
 
+_SCANS_OF_FEW = {"SCAN CONSTANT ROW", "SCAN newest", "SCAN page"}
+"""Of what a bounded part of the same statement found."""
+
 
 @pytest.fixture
 async def plan(tmp_path: Path) -> AsyncIterator[sqlite3.Connection]:
@@ -29,7 +32,7 @@ async def plan(tmp_path: Path) -> AsyncIterator[sqlite3.Connection]:
         (sqlite_archive._SEARCH, ("word", 9, 1, 2), True),
         (sqlite_store._EVENTS, (1, 2, 3, 4), False),
         (sqlite_store._RECEIPTS, {"me": 1, "position": 2}, False),
-        (sqlite_store._TO_ERASE, (1,), False),
+        (sqlite_store._TO_ERASE, (1, 0), False),
         (sqlite_people._PEERS, ("u", 2), False),
     ],
     ids=[
@@ -53,5 +56,5 @@ async def test_reads_go_by_an_index_and_sort_nothing(
     steps = [row[3] for row in plan.execute("EXPLAIN QUERY PLAN " + statement, arguments)]
     scans = [step for step in steps if step.startswith("SCAN") and "VIRTUAL TABLE" not in step]
     sorts = [step for step in steps if "TEMP B-TREE" in step]
-    assert [step for step in scans if step != "SCAN CONSTANT ROW"] == [], steps
+    assert set(scans) <= _SCANS_OF_FEW, steps
     assert sorts == [] or may_sort, steps

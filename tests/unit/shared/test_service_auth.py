@@ -60,8 +60,8 @@ def test_clock_that_is_set_back_mints_anew(
     assert credentials.verify(again) == "ws_gateway"
 
 
-@pytest.mark.parametrize("seconds", [-5, 0, 64])
-def test_token_is_good_for_its_life_and_a_little_skew(
+@pytest.mark.parametrize("seconds", [-300, 0, 359])
+def test_token_is_good_for_its_life_and_the_skew_of_clocks(
     credentials: ServiceCredentials, clock: ManualClock, seconds: float
 ) -> None:
     token = credentials.authorization()
@@ -69,7 +69,7 @@ def test_token_is_good_for_its_life_and_a_little_skew(
     assert credentials.verify(token) == "ws_gateway"
 
 
-@pytest.mark.parametrize("seconds", [-6, 65, 10_000])
+@pytest.mark.parametrize("seconds", [-301, 360, 10_000])
 def test_token_outside_its_life_is_refused(
     credentials: ServiceCredentials, clock: ManualClock, seconds: float
 ) -> None:
@@ -84,7 +84,7 @@ def test_token_that_was_good_is_refused_once_it_is_too_old(
 ) -> None:
     token = credentials.authorization()
     assert credentials.verify(token) == "ws_gateway"
-    clock.advance(65)
+    clock.advance(360)
     with pytest.raises(ServiceAuthError):
         credentials.verify(token)
 
