@@ -160,12 +160,16 @@ class Presence:
         await asyncio.gather(*map(self._work_off, self._jobs))
 
     async def _work_off(self, jobs: "asyncio.Queue[_Job]") -> None:
+        failing = False  # said once: a database that is away meets everybody who comes
         while True:
             job = await jobs.get()
             try:
                 await job()
+                failing = False
             except StoreUnavailable as error:
-                _log.warning("presence was not told", reason=str(error))
+                if not failing:
+                    _log.warning("presence was not told", reason=str(error))
+                failing = True
 
     def _do(self, user_id: UserId, job: _Job) -> None:
         self._jobs[hash(user_id) % len(self._jobs)].put_nowait(job)
