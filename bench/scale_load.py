@@ -189,10 +189,10 @@ def family(root: int) -> list[int]:
 
 
 def _latency(histogram: HdrHistogram) -> Latency:
-    percentiles = [
+    p50, p90, p99, p999 = (
         float(histogram.get_value_at_percentile(percentile)) for percentile in (50, 90, 99, 99.9)
-    ]
-    return Latency(*percentiles, float(histogram.get_max_value()))
+    )
+    return Latency(p50, p90, p99, p999, float(histogram.get_max_value()))
 
 
 if __name__ == "__main__":
