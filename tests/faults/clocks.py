@@ -94,8 +94,8 @@ async def clock_jumps(plan: Plan) -> list[Figure]:
             tries=count.jumps,
             counted=f"{books}; {dropped} live connections dropped; {count.refused_connects} "
             f"connects, {count.refused_refreshes} refreshes, {count.refused_log_ins} log-ins "
-            f"refused; {late} times of messages went back; {tracebacks} tracebacks (libfaketime; of the "
-            f"gateway, of the profile service, of both)",
+            f"refused; {late} times of messages went back; {tracebacks} tracebacks (libfaketime; "
+            f"of the gateway, of the profile service, of both)",
             passed=books.are_good and not any(wrong),
         )
     ]

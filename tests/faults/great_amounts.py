@@ -66,8 +66,8 @@ async def great_amounts(plan: Plan) -> list[Figure]:
             tries=1,
             counted=f"start {took.start:.1f} s; connect {_ms(took.connect)}; first page of "
             f"the list {_ms(took.first_page)}, a page half way down {_ms(took.deep_page)}; send to "
-            f"ack {_ms(took.send)}; presence at a peer's connection {_ms(took.presence)}; search of a "
-            f"word that is in every message {_ms(took.search)}; resume of {MISSED} missed "
+            f"ack {_ms(took.send)}; presence at a peer's connection {_ms(took.presence)}; search "
+            f"of a word that is in every message {_ms(took.search)}; resume of {MISSED} missed "
             f"{_ms(took.resume)}; erasing {erased_per_s:.0f} conversations a second, ack p99 of "
             f"others meanwhile {others_p99_ms:.0f} ms; {tracebacks} tracebacks",
             passed=took.are_good and erased_per_s > 50 and others_p99_ms < 250 and not tracebacks,
