@@ -163,7 +163,14 @@ class PostgresServer:
 
     def _run(self, binaries: Path, directory: Path) -> bool:
         self._process = subprocess.Popen(
-            [binaries / "postgres", "-D", directory / "data", "-p", str(self._port)],
+            [
+                *_ended_with_us(),
+                binaries / "postgres",
+                "-D",
+                directory / "data",
+                "-p",
+                str(self._port),
+            ],
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -308,6 +315,12 @@ def _not_as_root() -> dict[str, Any]:
     if os.geteuid() != 0:
         return {}
     return {"user": _owner().pw_uid, "group": _owner().pw_gid, "extra_groups": []}
+
+
+def _ended_with_us() -> list[str]:
+    """A test run that is killed must not leave a server behind (Linux)."""
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "QUIT"] if setpriv else []
 
 
 def _free_port() -> int:
