@@ -224,6 +224,9 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan
+-- Planned once for each connection, maybe while the tables are empty: reading all of a table looks
+-- cheap then, and would be done for every batch until the table is analysed.
+SET enable_seqscan = off
 AS $$
 #variable_conflict use_variable
 DECLARE
