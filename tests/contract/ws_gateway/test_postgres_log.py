@@ -489,3 +489,23 @@ async def test_gateways_that_start_at_once_make_one_schema(postgres_databases: D
 
 
 _COUNT = "SELECT count(*) FROM messages WHERE client_id = ANY ($1)"
+
+
+async def test_batches_planned_while_tables_were_empty_do_not_read_all_of_them(url: str) -> None:
+    async with open_postgres_stores(url) as stores:
+        for number in range(20):
+            await say(stores.messages, ANN, BOB, *(f"{number}-{n}" for n in range(10)))
+    connection = await asyncpg.connect(url)
+    try:
+        async with asyncio.timeout(20):
+            while (row := await connection.fetchrow(_READ))["inserted"] < 200:
+                await connection.execute("SELECT pg_sleep(0.01)")  # until its sessions have ended
+    finally:
+        await connection.close()
+    assert row["read_in_sequence"] == 0
+
+
+_READ = """
+SELECT n_tup_ins AS inserted, seq_tup_read AS read_in_sequence
+FROM pg_stat_user_tables WHERE relname = 'messages'
+"""
