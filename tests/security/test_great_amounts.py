@@ -12,7 +12,7 @@ from tests.support.gateway import TestGateway, running_gateway
 
 CONVERSATIONS = 100_000
 CONNECT_WITHIN_S = 5.0
-PAGE_WITHIN_S = 0.5
+PAGE_WITHIN_S = 2.0
 """Of a test machine that does other things too; what is guarded against takes many seconds."""
 
 
