@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -21,22 +21,6 @@ def stack() -> Iterator[Stack]:
         yield stack
     finally:
         stack.down()
-
-
-@pytest.fixture
-async def http(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=stack.http_url, trust_env=False, timeout=10) as client:
-        yield client
-
-
-@pytest.fixture
-async def alice(http: httpx.AsyncClient) -> Person:
-    return await sign_up(http, "alice")
-
-
-@pytest.fixture
-async def bob(http: httpx.AsyncClient) -> Person:
-    return await sign_up(http, "bob")
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -30,22 +30,6 @@ def stack() -> Iterator[ScaleStack]:
         stack.down()
 
 
-@pytest.fixture
-async def http(stack: ScaleStack) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=stack.http_url, trust_env=False, timeout=10) as client:
-        yield client
-
-
-@pytest.fixture
-async def alice(http: httpx.AsyncClient) -> Person:
-    return await sign_up(http, "alice")
-
-
-@pytest.fixture
-async def bob(http: httpx.AsyncClient) -> Person:
-    return await sign_up(http, "bob")
-
-
 @contextlib.asynccontextmanager
 async def at_another_gateway(
     stack: ScaleStack, person: Person
