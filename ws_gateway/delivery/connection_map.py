@@ -138,9 +138,8 @@ class ConnectionMap:
         message = event.message
         recipients = self._by_user.get(message.recipient)
         if recipients and viewer != message.sender:
-            wire, position = self._rendering.event(event, message.recipient), event.position
-            if event.recipient_position is not None:
-                position = event.recipient_position
+            wire = self._rendering.event(event, message.recipient)
+            position = event.position_for(message.recipient)
             for connection in recipients:
                 connection.deliver(wire, position)
             if event.kind is EventKind.SENT:
