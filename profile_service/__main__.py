@@ -11,7 +11,7 @@ from profile_service import upkeep
 from profile_service.app import SERVICE_NAME, KeySetUnreadable, KeysUnusable, Settings, serve
 from profile_service.ports import StoreUnavailable
 from profile_service.server import AddressUnusable
-from shared.database import DatabaseInUse, DatabaseUnavailable, RelocationRefused
+from shared.database import DatabaseInUse, DatabaseUnavailable, RelocationRefused, WrongEngine
 from shared.logs import configure_logging
 from shared.settings import SettingsError
 from shared.sqlite_backup import BackupUnusable
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         KeysUnusable,
         StoreUnavailable,
         RelocationRefused,
-        upkeep.WrongEngine,
+        WrongEngine,
     ) as error:
         return _fail(str(error))
     except (OSError, ValueError) as error:  # the service secret, or the database's URL

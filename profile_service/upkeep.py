@@ -11,7 +11,6 @@ from shared.sqlite_backup import back_up, restore
 from shared.sqlite_compact import compact
 
 __all__ = [
-    "WrongEngine",
     "begin_life_after_restore",
     "copy",
     "move",
@@ -23,10 +22,6 @@ __all__ = [
 
 ROTATED_KEY_MARGIN_S = 86_400
 """A key is kept this much longer than the longest-lived token that it signed."""
-
-
-class WrongEngine(Exception):
-    """This is done in another way for the engine that the settings choose; the message says how."""
 
 
 async def rotate_keys(settings: Settings) -> str:
@@ -50,7 +45,7 @@ def copy(settings: Settings, backup: Path) -> None:
         WrongEngine: PostgreSQL has its own ways.
         BackupUnusable: the message says why.
     """
-    _require_sqlite(settings, "pg_dump or a base backup")
+    settings.require_sqlite("pg_dump or a base backup")
     back_up(settings.data_dir / DATABASE_NAME, backup)
 
 
@@ -62,8 +57,8 @@ def put_back(settings: Settings, backup: Path) -> Path | None:
         BackupUnusable: the message says why.
         DatabaseInUse: the service is running.
     """
-    _require_sqlite(
-        settings, "pg_restore or recovery, then `python -m profile_service after-restore`"
+    settings.require_sqlite(
+        "pg_restore or recovery, then `python -m profile_service after-restore`"
     )
     return restore(backup, settings.data_dir / DATABASE_NAME, begin_new_life)
 
@@ -76,7 +71,7 @@ def shrink(settings: Settings) -> tuple[int, int]:
         DatabaseInUse: the service is running.
         DatabaseUnavailable: nothing was changed.
     """
-    _require_sqlite(settings, "VACUUM, which it does by itself")
+    settings.require_sqlite("VACUUM, which it does by itself")
     return compact(settings.data_dir / DATABASE_NAME)
 
 
@@ -88,7 +83,7 @@ async def begin_life_after_restore(settings: Settings) -> None:
         DatabaseUnavailable: nothing was changed.
         ValueError, OSError: the database's URL cannot be used.
     """
-    url = _require_postgresql(settings, "`restore` does this itself")
+    url = settings.require_postgresql("`restore` does this itself")
     from profile_service.adapters import postgres_life  # noqa: PLC0415 - only when it is chosen
 
     await postgres_life.begin_new_life(url)
@@ -102,7 +97,7 @@ async def reseal_keys(settings: Settings, old_secret: bytes) -> int:
         DatabaseUnavailable, KeysUnusable: nothing was changed.
         ValueError, OSError: a secret or the database's URL cannot be used.
     """
-    url = _require_postgresql(settings, "key files do not depend on the service secret")
+    url = settings.require_postgresql("key files do not depend on the service secret")
     from profile_service.adapters import postgres_life  # noqa: PLC0415 - only when it is chosen
 
     return await postgres_life.reseal_keys(url, old_secret, settings.shared_secret())
@@ -117,7 +112,7 @@ async def move(settings: Settings, report: Callable[[str, int], None]) -> list[s
         DatabaseUnavailable, KeysUnusable, RelocationRefused: the message says why.
         ValueError, OSError: the service secret or the database's URL cannot be used.
     """
-    url = _require_postgresql(settings, "set it to where everything goes")
+    url = settings.require_postgresql("set it to where everything goes")
     from profile_service.adapters import relocation  # noqa: PLC0415 - only when it is chosen
 
     moved = await relocation.move_to_postgres(
@@ -128,15 +123,3 @@ async def move(settings: Settings, report: Callable[[str, int], None]) -> list[s
         report,
     )
     return [f"{one.table}: {one.rows} rows, checksum {one.checksum}" for one in moved]
-
-
-def _require_sqlite(settings: Settings, instead: str) -> None:
-    if settings.postgresql_url() is not None:
-        raise WrongEngine(f"DUET_DATABASE_URL is set: use PostgreSQL's {instead}")
-
-
-def _require_postgresql(settings: Settings, hint: str) -> str:
-    url = settings.postgresql_url()
-    if url is None:
-        raise WrongEngine(f"DUET_DATABASE_URL is not set: {hint}")
-    return url

@@ -1,6 +1,6 @@
 """What can be wrong with a database of either engine, or on the way from one to the other."""
 
-__all__ = ["DatabaseInUse", "DatabaseUnavailable", "RelocationRefused"]
+__all__ = ["DatabaseInUse", "DatabaseUnavailable", "RelocationRefused", "WrongEngine"]
 
 
 class DatabaseUnavailable(Exception):
@@ -17,3 +17,7 @@ class DatabaseInUse(Exception):
 
 class RelocationRefused(Exception):
     """A move to another engine cannot be done, or is not complete; the message says what to do."""
+
+
+class WrongEngine(Exception):
+    """This is done in another way for the engine that the settings choose; the message says how."""

@@ -114,6 +114,13 @@ class Postgres:
             raise
         return database
 
+    async def __aenter__(self) -> "Postgres":
+        """Close it with the context."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
     async def write(self, transaction: Callable[[Connection], Awaitable[T]]) -> T:
         """Run `transaction` between BEGIN (READ COMMITTED) and COMMIT; then it is on the disk.
 

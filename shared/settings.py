@@ -8,6 +8,7 @@ import pydantic
 import pydantic_settings
 
 from shared.client_address import PRIVATE_NETWORKS, Networks
+from shared.database import WrongEngine
 from shared.logs import LogFormat, LogLevel
 from shared.service_auth import MIN_SECRET_BYTES, load_or_create_secret
 
@@ -108,6 +109,28 @@ class ServiceSettings(pydantic_settings.BaseSettings):
             _check_database_url(url)
         except ValueError as error:
             raise ValueError(f"{self.database_url_file}: {error}") from None
+        return url
+
+    def require_sqlite(self, instead: str) -> None:
+        """Go on only where SQLite is used; `instead` is what PostgreSQL has for it.
+
+        Raises:
+            WrongEngine: PostgreSQL is.
+            ValueError, OSError: the database's URL cannot be used.
+        """
+        if self.postgresql_url() is not None:
+            raise WrongEngine(f"DUET_DATABASE_URL is set: use PostgreSQL's {instead}")
+
+    def require_postgresql(self, hint: str) -> str:
+        """Return where PostgreSQL is; `hint` is for those who use SQLite.
+
+        Raises:
+            WrongEngine: SQLite is used.
+            ValueError, OSError: the database's URL cannot be used.
+        """
+        url = self.postgresql_url()
+        if url is None:
+            raise WrongEngine(f"DUET_DATABASE_URL is not set: {hint}")
         return url
 
     def shared_secret(self) -> bytes:

@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 import uvloop
 
-from shared.database import DatabaseInUse, DatabaseUnavailable, RelocationRefused
+from shared.database import DatabaseInUse, DatabaseUnavailable, RelocationRefused, WrongEngine
 from shared.logs import configure_logging
 from shared.settings import SettingsError
 from shared.sqlite_backup import BackupUnusable
@@ -84,7 +84,7 @@ def _do(parsed: argparse.Namespace, settings: Settings) -> int:
         BackupUnusable,
         DatabaseUnavailable,
         RelocationRefused,
-        upkeep.WrongEngine,
+        WrongEngine,
         ValueError,
         OSError,
     ) as error:

@@ -8,11 +8,7 @@ from shared.sqlite_compact import compact
 from ws_gateway.adapters.sqlite_life import DATABASE_NAME, begin_new_life, merge_search
 from ws_gateway.settings import Settings
 
-__all__ = ["WrongEngine", "begin_life_after_restore", "copy", "move", "put_back", "shrink"]
-
-
-class WrongEngine(Exception):
-    """This is done in another way for the engine that the settings choose; the message says how."""
+__all__ = ["begin_life_after_restore", "copy", "move", "put_back", "shrink"]
 
 
 def copy(settings: Settings, backup: Path) -> None:
@@ -23,7 +19,7 @@ def copy(settings: Settings, backup: Path) -> None:
         BackupUnusable: the message says why.
         ValueError, OSError: the database's URL cannot be used.
     """
-    _require_sqlite(settings, "pg_dump or a base backup")
+    settings.require_sqlite("pg_dump or a base backup")
     back_up(settings.data_dir / DATABASE_NAME, backup)
 
 
@@ -36,7 +32,7 @@ def put_back(settings: Settings, backup: Path) -> str:
         DatabaseInUse: the gateway is running.
         ValueError, OSError: the database's URL cannot be used.
     """
-    _require_sqlite(settings, "pg_restore or recovery, then `python -m ws_gateway after-restore`")
+    settings.require_sqlite("pg_restore or recovery, then `python -m ws_gateway after-restore`")
     database = settings.data_dir / DATABASE_NAME
     replaced = restore(backup, database, begin_new_life)
     return f"restored {database}" + (f"; what it replaced is {replaced}" if replaced else "")
@@ -51,7 +47,7 @@ def shrink(settings: Settings) -> tuple[int, int]:
         DatabaseUnavailable: nothing was changed.
         ValueError, OSError: the database's URL cannot be used.
     """
-    _require_sqlite(settings, "VACUUM, which it does by itself")
+    settings.require_sqlite("VACUUM, which it does by itself")
     return compact(settings.data_dir / DATABASE_NAME, merge_search)
 
 
@@ -63,7 +59,7 @@ async def begin_life_after_restore(settings: Settings) -> None:
         DatabaseUnavailable: nothing was changed.
         ValueError, OSError: the database's URL cannot be used.
     """
-    url = _require_postgresql(settings, "`restore` does this itself")
+    url = settings.require_postgresql("`restore` does this itself")
     from ws_gateway.adapters import postgres_life  # noqa: PLC0415 - only when it is chosen
 
     await postgres_life.begin_new_life(url)
@@ -78,20 +74,8 @@ async def move(settings: Settings, report: Callable[[str, int], None]) -> list[s
         DatabaseUnavailable, RelocationRefused: the message says why.
         ValueError, OSError: the database's URL cannot be used.
     """
-    url = _require_postgresql(settings, "set it to where everything goes")
+    url = settings.require_postgresql("set it to where everything goes")
     from ws_gateway.adapters import relocation  # noqa: PLC0415 - only when it is chosen
 
     moved = await relocation.move_to_postgres(settings.data_dir, url, report)
     return [f"{one.table}: {one.rows} rows, checksum {one.checksum}" for one in moved]
-
-
-def _require_sqlite(settings: Settings, instead: str) -> None:
-    if settings.postgresql_url() is not None:
-        raise WrongEngine(f"DUET_DATABASE_URL is set: use PostgreSQL's {instead}")
-
-
-def _require_postgresql(settings: Settings, hint: str) -> str:
-    url = settings.postgresql_url()
-    if url is None:
-        raise WrongEngine(f"DUET_DATABASE_URL is not set: {hint}")
-    return url

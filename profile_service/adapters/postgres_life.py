@@ -1,8 +1,6 @@
 """What is done to the profile service's PostgreSQL database as a whole."""
 
-import contextlib
 import time
-from collections.abc import AsyncIterator
 
 from profile_service.adapters.postgres_access import MIGRATIONS, SCHEMA
 from profile_service.adapters.postgres_keys import reseal
@@ -51,7 +49,7 @@ async def begin_new_life(url: str) -> None:
         await connection.execute(_END_SESSIONS, now_ms)
         await connection.execute("SELECT pg_notify($1, '')", CHANNEL)
 
-    async with _opened(url) as database:
+    async with await _open(url) as database:
         await database.write(log_out)
 
 
@@ -63,14 +61,9 @@ async def reseal_keys(url: str, old_secret: bytes, new_secret: bytes) -> int:
         KeysUnusable: the old secret is not the one.
         ValueError: the URL cannot be used.
     """
-    async with _opened(url) as database:
+    async with await _open(url) as database:
         return await database.write(lambda connection: reseal(connection, old_secret, new_secret))
 
 
-@contextlib.asynccontextmanager
-async def _opened(url: str) -> AsyncIterator[Postgres]:
-    database = await Postgres.open(url, MIGRATIONS, schema=SCHEMA, command_timeout_s=TIMEOUT_S)
-    try:
-        yield database
-    finally:
-        await database.close()
+async def _open(url: str) -> Postgres:
+    return await Postgres.open(url, MIGRATIONS, schema=SCHEMA, command_timeout_s=TIMEOUT_S)

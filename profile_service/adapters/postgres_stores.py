@@ -30,8 +30,7 @@ async def open_postgres_stores(
         DatabaseUnavailable: it cannot be reached or migrated, or holds an unfinished move.
         ValueError: the URL cannot be used.
     """
-    database = await Postgres.open(url, MIGRATIONS, schema=SCHEMA)
-    try:
+    async with await Postgres.open(url, MIGRATIONS, schema=SCHEMA) as database:
         await check_complete(database)
         yield Stores(
             users=PostgresUserStore(database),
@@ -40,5 +39,3 @@ async def open_postgres_stores(
             keys=PostgresKeys(database, secret, now=now),
             news=functools.partial(listening, database),
         )
-    finally:
-        await database.close()

@@ -72,13 +72,10 @@ async def move_to_postgres(
             for statement in _COUNTERS:
                 await connection.execute(statement)
 
-        database = await Postgres.open(url, MIGRATIONS, schema=SCHEMA)
-        try:
+        async with await Postgres.open(url, MIGRATIONS, schema=SCHEMA) as database:
             return await relocate(
                 source, database, _TABLES, identity=epoch, finish=finish, report=report
             )
-        finally:
-            await database.close()
 
 
 def _epoch(source: sqlite3.Connection) -> str:

@@ -19,8 +19,5 @@ async def begin_new_life(url: str) -> None:
     async def rename(connection: Connection) -> None:
         await connection.execute(_RENAME)
 
-    database = await Postgres.open(url, MIGRATIONS, schema=SCHEMA)
-    try:
+    async with await Postgres.open(url, MIGRATIONS, schema=SCHEMA) as database:
         await database.write(rename)
-    finally:
-        await database.close()

@@ -45,19 +45,16 @@ async def open_postgres_stores(
         StoreUnavailable: it cannot be read.
         ValueError: the URL cannot be used.
     """
-    database = await Postgres.open(
+    async with await Postgres.open(
         url,
         MIGRATIONS,
         schema=SCHEMA,
         max_connections=max_connections,
         command_timeout_s=command_timeout_s,
-    )
-    try:
+    ) as database:
         await check_complete(database)
         messages = await PostgresMessageStore.over(database)
         archive = PostgresMessageArchive(database, messages.unindexed, messages.write_deliveries)
         yield PostgresStores(messages, archive, PostgresPeopleStore(database), database)
         with contextlib.suppress(StoreUnavailable):  # it is for tracing only
             await messages.write_deliveries()
-    finally:
-        await database.close()

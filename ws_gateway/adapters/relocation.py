@@ -38,8 +38,9 @@ async def move_to_postgres(
     """
     with open_source(data_dir / DATABASE_NAME) as source:
         epoch, feed_event_id, position = _life(source)
-        database = await Postgres.open(url, MIGRATIONS, schema=SCHEMA, command_timeout_s=_TIMEOUT_S)
-        try:
+        async with await Postgres.open(
+            url, MIGRATIONS, schema=SCHEMA, command_timeout_s=_TIMEOUT_S
+        ) as database:
             return await relocate(
                 source,
                 database,
@@ -50,8 +51,6 @@ async def move_to_postgres(
                 ),
                 report=report,
             )
-        finally:
-            await database.close()
 
 
 async def _finish(
