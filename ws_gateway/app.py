@@ -18,7 +18,7 @@ from ws_gateway.conversations import MAX_TEXT_CHARACTERS, Evicted, Notice
 from ws_gateway.delivery.broadcast import Broadcast
 from ws_gateway.delivery.connection_map import ConnectionMap, LiveConnection
 from ws_gateway.delivery.following import Following
-from ws_gateway.delivery.outbox import OutboxLimits
+from ws_gateway.delivery.outbox import Departures, OutboxLimits
 from ws_gateway.delivery.rendering import Rendering
 from ws_gateway.engines import Engines, open_engines
 from ws_gateway.enquiries import Enquiries
@@ -65,6 +65,7 @@ class Gateway:
         stores, bus = engines.stores, engines.bus
         cursors = Cursors(stores.messages.epoch)
         rendering = Rendering(cursors)
+        departures = Departures(asyncio.get_running_loop())
         recipients = Recipients(profile, remember_s=settings.recipient_cache_s)
         session_limits = _session_limits(settings)
         buckets = BucketsByUser(session_limits.messages)
@@ -83,6 +84,7 @@ class Gateway:
             bus,
             metrics,
             now=now,
+            depart=departures.leave,
             max_batch=settings.commit_max_batch,
             max_waiting=settings.commit_max_waiting,
         )
@@ -141,7 +143,9 @@ class Gateway:
             bucket_of=lambda user_id: buckets.of(user_id, now()),
             now=now,
         )
-        self.server = GatewayServer(services, _server_limits(settings), self._what_is_missing)
+        self.server = GatewayServer(
+            services, _server_limits(settings), departures, self._what_is_missing
+        )
         self._read_gauges(engines)
         self.host, self.port = settings.gateway_host, settings.gateway_port
 

@@ -1,7 +1,8 @@
 """Group commit: whatever waits is stored in one transaction, while the next batch gathers.
 
-No timer: a lone item is committed at once, and under load batches grow by themselves, because all
-that arrives during one commit forms the next.
+A lone item is committed at once, and under load batches grow by themselves, because all that
+arrives during one commit forms the next. A transaction costs hardly more for fifty items than for
+five, so after several together the next one begins a millisecond after it at the soonest (ADR 20).
 """
 
 import asyncio
@@ -20,6 +21,9 @@ Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 
 _log = structlog.get_logger(__name__)
+
+_SEVERAL = 4
+"""Items in one batch from which on the next one is paced."""
 
 
 class QueueFull(Exception):
@@ -52,11 +56,13 @@ class GroupCommit(Generic[Item, Outcome]):
         *,
         max_batch: int = 512,
         max_waiting: int = 20_000,
+        pace_s: float = 0.001,
     ) -> None:
         self._commit = commit
         self._committed = committed
         self._max_batch = max_batch
         self._max_waiting = max_waiting
+        self._pace_s = pace_s
         self._waiting: list[Item] = []
         self._oldest_at = 0.0
         self._wake = asyncio.Event()
@@ -92,8 +98,11 @@ class GroupCommit(Generic[Item, Outcome]):
 
     async def run(self) -> None:
         """Commit batches until `drain` was called and nothing waits."""
+        paced_until = 0.0
         while True:
             await self._wake.wait()
+            if (ahead_s := paced_until - time.perf_counter()) > 0:
+                await asyncio.sleep(ahead_s)
             if not self._waiting:
                 self._ended = True
                 return
@@ -103,6 +112,7 @@ class GroupCommit(Generic[Item, Outcome]):
             elif not self._draining:
                 self._wake.clear()
             oldest_at, started_at = self._oldest_at, time.perf_counter()
+            paced_until = started_at + self._pace_s if len(items) >= _SEVERAL else 0.0
             self._oldest_at = started_at  # of those that had to stay behind, near enough
             self._committing = True
             outcomes = await self._outcomes(items)

@@ -72,7 +72,8 @@ class _Submission(msgspec.Struct, frozen=True, gc=False):
 class Messenger:
     """Takes changes and sees each one through to exactly one answer.
 
-    For one event loop. `run` must be running; `drain` lets it finish what was taken.
+    For one event loop. `run` must be running; `drain` lets it finish what was taken. `depart` sends
+    at once what connections were given, which else leaves at the end of the loop's turn.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Messenger:
         metrics: Metrics,
         *,
         now: Callable[[], float] = time.time,
+        depart: Callable[[], None] = lambda: None,
         max_batch: int = 512,
         max_waiting: int = 20_000,
     ) -> None:
@@ -91,6 +93,7 @@ class Messenger:
         self._bus = bus
         self._metrics = metrics
         self._now = now
+        self._depart = depart
         self._last_ms = 0
         self._committer: GroupCommit[_Submission, Outcome] = GroupCommit(
             self._append, self._committed, max_batch=max_batch, max_waiting=max_waiting
@@ -223,6 +226,8 @@ class Messenger:
                 counts["refused"] += 1
                 self._refuse(submission, _REFUSALS[type(outcome)])
         self._bus.publish(notices)
+        if not self._committer.waiting:  # else the next commit goes first, and runs meanwhile
+            self._depart()
         self._measure(batch, counts)
 
     def _marked(self, submission: _Submission, marked: Marked, notices: list[Notice]) -> None:

@@ -19,7 +19,7 @@ from websockets.typing import Origin, Subprotocol
 
 from shared.client_address import Networks, client_address, counted_as
 from ws_gateway.connection import Connection
-from ws_gateway.delivery.outbox import OutboxLimits, SharedBacklog
+from ws_gateway.delivery.outbox import Departures, OutboxLimits, SharedBacklog
 from ws_gateway.intake import Intake
 from ws_gateway.metrics import CONTENT_TYPE
 from ws_gateway.protocol import frames
@@ -63,11 +63,13 @@ class GatewayServer:
         self,
         services: ConnectionServices,
         limits: ServerLimits,
+        departures: Departures,
         is_ready: Callable[[], Awaitable[str | None]],
     ) -> None:
         """`is_ready` returns what is missing, or nothing when the gateway can serve."""
         self._services = services
         self._limits = limits
+        self._departures = departures
         self._is_ready = is_ready
         self._open: set[Connection] = set()
         self._by_address: collections.Counter[str] = collections.Counter()
@@ -91,6 +93,7 @@ class GatewayServer:
             __slots__ = ()
 
         WebSocket.limits, WebSocket.backlog = limits.outbox, SharedBacklog()
+        WebSocket.departures = self._departures
         WebSocket.intake = Intake(asyncio.get_running_loop())
         WebSocket.received_bytes = limits.received_bytes
         self._server = await serve(

@@ -22,7 +22,7 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import OPEN
 
-from ws_gateway.delivery.outbox import Outbox, OutboxLimits, SharedBacklog
+from ws_gateway.delivery.outbox import Departures, Outbox, OutboxLimits, SharedBacklog
 from ws_gateway.intake import Intake
 from ws_gateway.protocol.errors import CloseCode
 from ws_gateway.protocol.rate_limit import RateLimit
@@ -87,8 +87,9 @@ class GatewayWebSocket(ServerConnection):
 
     limits: OutboxLimits = OutboxLimits()
     backlog: SharedBacklog | None = None
+    departures: Departures | None = None
     intake: Intake | None = None
-    """Both are shared by all connections of a server."""
+    """All three are shared by all connections of a server."""
     received_bytes: RateLimit = RateLimit(1e9, 1_000_000_000)
     """What is taken from a client before it has to wait. Pings cost as much as requests, and only
     their bytes can be counted before the library answers them."""
@@ -107,7 +108,13 @@ class GatewayWebSocket(ServerConnection):
         """Called with each unfragmented text message once set; must not raise."""
         self.on_ping: Callable[[], None] | None = None
         """Called for each ping once set; must not raise."""
-        self.outbox = Outbox(self.transport, self.limits, self.loop, self._note_abort, self.backlog)
+        self.outbox = Outbox(
+            self.transport,
+            self.limits,
+            self.departures or Departures(self.loop),
+            self._note_abort,
+            self.backlog,
+        )
         self._reading_paused: frozenset[Pause] = frozenset()
         self._allowance = float(self.received_bytes.burst)
         self._charged_at = self.loop.time()

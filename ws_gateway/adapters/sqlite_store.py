@@ -33,11 +33,16 @@ __all__ = ["SqliteMessageStore"]
 
 _MAX_UNSETTLED = 20_000
 """Messages that may wait to be settled: so many a crash leaves to the next start."""
-_SETTLE_ABOVE = 10_000
+_SETTLE_ABOVE = 12_000
+"""Messages that may wait before each batch that is stored settles some along with it."""
+_SETTLE_ALONG = 250
+"""How many it settles at least: of one conversation together they cost little more than a few."""
 _SETTLE_AFTER_S = 1.0
 """However little waits: what is settled can be read while the disk is full or locked."""
-_SLICE = 500
-"""Messages that one transaction settles: the next batch waits for it, a millisecond or two."""
+_SLICE = 250
+"""Messages that one transaction settles: the next batch waits for it, a millisecond."""
+_PAUSE_S = 0.005
+"""How long messages that come have the writer to themselves between two such transactions."""
 
 
 class SqliteMessageStore:
@@ -90,11 +95,22 @@ class SqliteMessageStore:
         """Make changes in one transaction; see `MessageStore`."""
         while len(self._backlog) > _MAX_UNSETTLED:
             await self._settle_oldest()
+        if len(self._backlog) <= _SETTLE_ABOVE or self._settling.locked():
+            return await self._append_and_settle(changes, at_ms, ())
+        async with self._settling:
+            along = self._backlog.oldest(max(_SETTLE_ALONG, 2 * len(changes)))
+            outcomes = await self._append_and_settle(changes, at_ms, along)
+            self._backlog.settled(along)
+        return outcomes
+
+    async def _append_and_settle(
+        self, changes: Sequence[Change], at_ms: int, along: Sequence[Slice]
+    ) -> list[Outcome]:
         try:
             try:
-                outcomes, work = await self._append(changes, at_ms, careful=False)
+                outcomes, work = await self._append(changes, at_ms, along, careful=False)
             except sqlite3.IntegrityError:  # something was sent before
-                outcomes, work = await self._append(changes, at_ms, careful=True)
+                outcomes, work = await self._append(changes, at_ms, along, careful=True)
         except BaseException:
             self._cache.forget()  # it may name rows that were rolled back
             raise
@@ -103,7 +119,7 @@ class SqliteMessageStore:
         return outcomes
 
     async def _append(
-        self, changes: Sequence[Change], at_ms: int, *, careful: bool
+        self, changes: Sequence[Change], at_ms: int, along: Sequence[Slice], *, careful: bool
     ) -> tuple[list[Outcome], Append]:
         def append(connection: sqlite3.Connection) -> tuple[list[Outcome], Append]:
             self._cache.bound()
@@ -111,7 +127,9 @@ class SqliteMessageStore:
                 connection, self._cache, self._backlog, self._position, at_ms, careful=careful
             )
             try:
-                return work.make(changes), work
+                outcomes = work.make(changes)
+                settle_slice(connection, along)
+                return outcomes, work
             except sqlite3.IntegrityError:
                 self._cache.undo(work)
                 raise
@@ -224,14 +242,11 @@ class SqliteMessageStore:
         """
         while len(self._deliveries) > _SLICE:
             await self.write_deliveries(_SLICE)
-        if len(self._backlog) > _SETTLE_ABOVE:
-            while len(self._backlog) > _SETTLE_ABOVE // 2:
-                await self._settle_oldest()
-            await self._note_settled()
-        elif self._backlog and time.monotonic() - self._tidied_at >= _SETTLE_AFTER_S:
+        if self._backlog and time.monotonic() - self._tidied_at >= _SETTLE_AFTER_S:
             # What is here now, not what comes meanwhile: under load that would never end.
             for _ in range(len(self._backlog) // _SLICE + 1):
                 await self._settle_oldest()
+                await asyncio.sleep(_PAUSE_S)
             await self._note_settled()
             await self.write_deliveries()
             self._tidied_at = time.monotonic()

@@ -16,7 +16,14 @@ from typing import Protocol
 
 import msgspec
 
-__all__ = ["Outbox", "OutboxLimits", "OutboxLoop", "OutboxTransport", "SharedBacklog"]
+__all__ = [
+    "Departures",
+    "Outbox",
+    "OutboxLimits",
+    "OutboxLoop",
+    "OutboxTransport",
+    "SharedBacklog",
+]
 
 
 class OutboxTransport(Protocol):
@@ -61,6 +68,34 @@ class SharedBacklog:
         return self._max_bytes // max(1, self.readers)
 
 
+class Departures:
+    """The outboxes that were written to in this turn of the loop: one callback flushes them all.
+
+    Shared by all outboxes: a batch writes to a hundred, and a callback costs as much as a frame.
+    """
+
+    def __init__(self, loop: OutboxLoop) -> None:
+        self.loop = loop
+        self._waiting: list[Outbox] = []
+
+    def add(self, outbox: "Outbox") -> None:
+        """Flush an outbox at the end of this turn, or sooner by `leave`."""
+        if not self._waiting:
+            self.loop.call_soon(self.leave)
+        self._waiting.append(outbox)
+
+    def leave(self) -> None:
+        """Flush all that wait, in the order in which they were first written to."""
+        waiting, self._waiting = self._waiting, []
+        left = iter(waiting)
+        try:
+            for outbox in left:
+                outbox.flush()
+        finally:
+            for outbox in left:  # one that fails holds up no other
+                self.add(outbox)
+
+
 class Outbox:
     """Writes to one connection's transport and gives up on a reader that does not keep up.
 
@@ -72,9 +107,9 @@ class Outbox:
         "_aborted",
         "_backlog",
         "_buffered_at_check",
+        "_departures",
         "_expiry",
         "_limits",
-        "_loop",
         "_paced",
         "_transport",
         "_unsent",
@@ -84,13 +119,13 @@ class Outbox:
         self,
         transport: OutboxTransport,
         limits: OutboxLimits,
-        loop: OutboxLoop,
+        departures: Departures,
         aborted: Callable[[], None],
         backlog: SharedBacklog | None = None,
     ) -> None:
         self._transport = transport
         self._limits = limits
-        self._loop = loop
+        self._departures = departures
         self._aborted = aborted
         self._backlog = backlog or SharedBacklog()
         self._unsent: list[bytes] = []
@@ -115,7 +150,7 @@ class Outbox:
     def write(self, data: bytes) -> None:
         """Send wire bytes at the end of this turn of the loop, or sooner by `flush`."""
         if not self._unsent:
-            self._loop.call_soon(self.flush)
+            self._departures.add(self)
         self._unsent.append(data)
 
     def write_ephemeral(self, data: bytes) -> bool:
@@ -159,7 +194,7 @@ class Outbox:
 
     def _watch(self) -> None:
         self._buffered_at_check = self._transport.get_write_buffer_size()
-        self._expiry = self._loop.call_later(self._limits.grace_s, self._check)
+        self._expiry = self._departures.loop.call_later(self._limits.grace_s, self._check)
 
     def _check(self) -> None:
         if self._paced and self._transport.get_write_buffer_size() < self._buffered_at_check:

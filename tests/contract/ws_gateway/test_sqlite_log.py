@@ -104,15 +104,23 @@ async def log(tmp_path: Path) -> AsyncIterator[Log]:
         yield log
 
 
-@pytest.mark.parametrize("max_unsettled", [0, 4, 1000])
+@pytest.mark.parametrize(
+    ("max_unsettled", "settle_above"), [(0, 0), (4, 2), (1000, 0), (1000, 1000)]
+)
 @pytest.mark.parametrize("max_cached", [0, 2, 100_000])
 async def test_failed_transactions_skip_and_reuse_nothing(
-    log: Log, monkeypatch: pytest.MonkeyPatch, max_unsettled: int, max_cached: int
+    log: Log,
+    monkeypatch: pytest.MonkeyPatch,
+    max_unsettled: int,
+    settle_above: int,
+    max_cached: int,
 ) -> None:
     monkeypatch.setattr(sqlite_store, "_MAX_UNSETTLED", max_unsettled)
+    monkeypatch.setattr(sqlite_store, "_SETTLE_ABOVE", settle_above)
+    monkeypatch.setattr(sqlite_store, "_SETTLE_ALONG", 3)
     monkeypatch.setattr(sqlite_store, "_SLICE", 3)
     monkeypatch.setattr(sqlite_append, "_MAX_CACHED", max_cached)
-    choice = random.Random(f"{max_unsettled} {max_cached}")
+    choice = random.Random(f"{max_unsettled} {settle_above} {max_cached}")
     for _ in range(40):
         fault = choice.choice(["none", "none", "locked", "full"])
         drafts = log.drafts(choice)

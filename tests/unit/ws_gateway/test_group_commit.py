@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -33,12 +34,18 @@ class Store:
 class Fixture:
     """A committer at work, and its reports."""
 
-    def __init__(self, max_batch: int = 512, max_waiting: int = 1000) -> None:
+    def __init__(
+        self, max_batch: int = 512, max_waiting: int = 1000, pace_s: float = 0.001
+    ) -> None:
         self.store = Store()
         self.reports: list[Batch[int, str]] = []
         self.report_fails = False
         self.group: GroupCommit[int, str] = GroupCommit(
-            self.store.commit, self._report, max_batch=max_batch, max_waiting=max_waiting
+            self.store.commit,
+            self._report,
+            max_batch=max_batch,
+            max_waiting=max_waiting,
+            pace_s=pace_s,
         )
 
     def _report(self, batch: Batch[int, str]) -> None:
@@ -82,6 +89,26 @@ async def test_what_arrives_during_a_commit_forms_the_next_batch() -> None:
         assert fixture.group.waiting == 5
     assert fixture.store.commits == [[0], [1, 2, 3, 4, 5]]
     assert fixture.group.waiting == 0
+
+
+async def test_after_several_together_the_next_batch_gathers_for_a_moment() -> None:
+    async with Fixture(pace_s=0.05).running() as fixture:
+        for item in range(4):
+            fixture.group.submit(item)
+        began_at = time.perf_counter()
+        await until(lambda: len(fixture.reports) == 1)
+        fixture.group.submit(4)
+        await until(lambda: len(fixture.reports) == 2)
+        assert time.perf_counter() - began_at >= 0.05
+        assert fixture.reports[1].longest_wait_s > fixture.reports[1].commit_s
+
+
+async def test_few_wait_for_no_pace() -> None:
+    async with Fixture(pace_s=3600).running() as fixture:
+        for round_ in range(3):
+            for item in range(3):
+                fixture.group.submit(10 * round_ + item)
+            await until(lambda done=round_ + 1: len(fixture.reports) == done)  # type: ignore[misc]
 
 
 async def test_batch_has_a_limit_and_keeps_the_order() -> None:

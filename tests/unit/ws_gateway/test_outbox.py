@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.manual_clock import ManualTimers
-from ws_gateway.delivery.outbox import Outbox, OutboxLimits
+from ws_gateway.delivery.outbox import Departures, Outbox, OutboxLimits
 
 LIMITS = OutboxLimits(max_buffered_bytes=100, grace_s=5.0)
 
@@ -48,6 +48,10 @@ class Loop:
     def call_later(self, delay: float, callback: Callable[[], None], /) -> asyncio.TimerHandle:
         return self.timers.call_later(delay, callback)
 
+    @property
+    def callbacks(self) -> int:
+        return len(self._soon)
+
     def turn(self) -> None:
         soon, self._soon = self._soon, []
         for callback in soon:
@@ -59,7 +63,12 @@ class Fixture:
 
     def __init__(self) -> None:
         self.transport, self.loop, self.aborts = Transport(), Loop(), 0
-        self.outbox = Outbox(self.transport, LIMITS, self.loop, self._aborted)
+        self.departures = Departures(self.loop)
+        self.outbox = self.another(self.transport)
+
+    def another(self, transport: Transport) -> Outbox:
+        """An outbox that departs with the others."""
+        return Outbox(transport, LIMITS, self.departures, self._aborted)
 
     def _aborted(self) -> None:
         self.aborts += 1
@@ -78,6 +87,39 @@ def test_writes_of_one_turn_go_out_together_in_order(fixture: Fixture) -> None:
     fixture.outbox.write(b"d")
     fixture.loop.turn()
     assert fixture.transport.writes == [b"abc", b"d"]
+
+
+def test_all_that_are_written_to_in_a_turn_depart_in_one_callback(fixture: Fixture) -> None:
+    other = Transport()
+    outbox = fixture.another(other)
+    for data in (b"a", b"b"):
+        fixture.outbox.write(data)
+        outbox.write(data)
+    assert fixture.loop.callbacks == 1
+    fixture.loop.turn()
+    assert (fixture.transport.writes, other.writes) == ([b"ab"], [b"ab"])
+    assert fixture.loop.callbacks == 0
+
+
+def test_outbox_that_fails_holds_up_no_other(fixture: Fixture) -> None:
+    class Broken(Transport):
+        def write(self, data: bytes) -> None:
+            raise OSError("gone")
+
+    fixture.another(Broken()).write(b"a")
+    fixture.outbox.write(b"b")
+    with pytest.raises(OSError, match="gone"):
+        fixture.loop.turn()
+    fixture.loop.turn()
+    assert fixture.transport.writes == [b"b"]
+
+
+def test_departing_does_not_wait_for_the_turn(fixture: Fixture) -> None:
+    fixture.outbox.write(b"a")
+    fixture.departures.leave()
+    fixture.outbox.write(b"b")
+    fixture.loop.turn()
+    assert fixture.transport.writes == [b"a", b"b"]
 
 
 def test_flush_does_not_wait_for_the_turn(fixture: Fixture) -> None:
