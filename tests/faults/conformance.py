@@ -19,7 +19,7 @@ from shared.service_auth import ServiceCredentials
 from tests.faults.figures import Figure, Plan
 from tests.faults.processes import running_duet
 from tests.support.profile_service import SERVICE_SECRET
-from ws_gateway.delivery.outbox import OutboxLimits
+from ws_gateway.delivery.outbox import Departures, OutboxLimits
 from ws_gateway.protocol.errors import CloseCode
 from ws_gateway.protocol.rate_limit import RateLimit
 from ws_gateway.protocol.wire import text_frame
@@ -112,7 +112,12 @@ async def _echo_server() -> AsyncIterator[int]:
         async def _handle(self, websocket: GatewayWebSocket) -> None:
             await _echo(websocket)
 
-    server = EchoServer(cast(ConnectionServices, None), _LIMITS, always_ready)
+    server = EchoServer(
+        cast(ConnectionServices, None),
+        _LIMITS,
+        Departures(asyncio.get_running_loop()),
+        always_ready,
+    )
     _, port = await server.start("127.0.0.1", 0)
     try:
         yield port
