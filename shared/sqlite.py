@@ -176,7 +176,7 @@ def _configure(connection: sqlite3.Connection, read_only: bool, cache_mib: int) 
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA secure_delete=ON")  # what is deleted is gone from the file
-        connection.execute("PRAGMA wal_autocheckpoint=2000")  # pages: a checkpoint every 16 MB
+        connection.execute("PRAGMA wal_autocheckpoint=2000")  # pages: a checkpoint every 8 MB
         connection.execute("PRAGMA journal_size_limit=67108864")
     connection.execute(f"PRAGMA cache_size={-1024 * cache_mib}")
     connection.execute("PRAGMA temp_store=MEMORY")

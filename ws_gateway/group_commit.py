@@ -2,7 +2,7 @@
 
 A lone item is committed at once, and under load batches grow by themselves, because all that
 arrives during one commit forms the next. A transaction costs hardly more for fifty items than for
-five, so after several together the next one begins a millisecond after it at the soonest (ADR 20).
+five, so after several together the next begins a millisecond after theirs began, or later (ADR 20).
 """
 
 import asyncio

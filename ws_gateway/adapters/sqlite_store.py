@@ -32,7 +32,8 @@ from ws_gateway.ports import EventPage, StoreUnavailable
 __all__ = ["SqliteMessageStore"]
 
 _MAX_UNSETTLED = 20_000
-"""Messages that may wait to be settled: so many a crash leaves to the next start."""
+"""Messages that may wait to be settled. A crash leaves them, and what was settled since
+`life.settled` was last written, to the next start."""
 _SETTLE_ABOVE = 12_000
 """Messages that may wait before each batch that is stored settles some along with it."""
 _SETTLE_ALONG = 250
@@ -235,7 +236,7 @@ class SqliteMessageStore:
         return self._backlog.between(one, other)
 
     async def tidy_up(self) -> None:
-        """Settle some of what waits, when it is much, and write deliveries down, in small pieces.
+        """Settle what has waited for a while and write deliveries down, in small pieces.
 
         Raises:
             StoreUnavailable: not now.

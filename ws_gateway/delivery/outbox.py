@@ -79,7 +79,7 @@ class Departures:
         self._waiting: list[Outbox] = []
 
     def add(self, outbox: "Outbox") -> None:
-        """Flush an outbox at the end of this turn, or sooner by `leave`."""
+        """Flush an outbox at the end of this turn, or sooner by `leave`. Twice is harmless."""
         if not self._waiting:
             self.loop.call_soon(self.leave)
         self._waiting.append(outbox)
