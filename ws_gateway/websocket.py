@@ -4,7 +4,7 @@ Three things differ from `ServerConnection`, all in its documented room for cust
 (`create_connection`) and asyncio's protocol callbacks:
 
 - Unfragmented text is handed to a callback as it arrives: no queue, future or task switch for each
-  message. Everything else still comes through `recv`, in order.
+  message, and mostly not even the library's parser. Everything else comes through `recv`, in order.
 - Writing never waits. `Outbox` watches the write buffer, because neither keep-alive nor `close()`
   gets past a full one (a client that stops reading would stay for ever).
 - Closing never waits either, and has a deadline.
@@ -26,6 +26,7 @@ from ws_gateway.delivery.outbox import Departures, Outbox, OutboxLimits, SharedB
 from ws_gateway.intake import Intake
 from ws_gateway.protocol.errors import CloseCode
 from ws_gateway.protocol.rate_limit import RateLimit
+from ws_gateway.text_frames import awaits_frame, whole_texts
 
 __all__ = ["GatewayWebSocket", "Pause"]
 
@@ -70,6 +71,7 @@ class GatewayWebSocket(ServerConnection):
 
     __slots__ = (
         "_allowance",
+        "_awaits_frame",
         "_charged_at",
         "_closing_deadline",
         "_intake",
@@ -121,6 +123,7 @@ class GatewayWebSocket(ServerConnection):
         self._unread = bytearray()
         self._intake = self.intake or Intake(self.loop)
         self._is_queued = False
+        self._awaits_frame = False
         self.aborted_slow = False
         self._closing_deadline: asyncio.TimerHandle | None = None
 
@@ -136,9 +139,23 @@ class GatewayWebSocket(ServerConnection):
         self._queue()
 
     def _take(self, data: bytes) -> None:
-        """Hand bytes to the library. When they end the connection, the client may not keep it half
-        open: `recv` waits for the end without a deadline of its own."""
+        """Hand over the texts that bytes begin with, and the rest to the library. When this ends
+        the connection, the client may not keep it half open: `recv` waits for the end without a
+        deadline of its own."""
+        if (
+            self._awaits_frame
+            and self.on_text is not None
+            and self.is_open
+            and not self.recv_messages.frames
+        ):
+            texts, end = whole_texts(data, self.protocol.max_message_size or 0)
+            for text in texts:
+                self.on_text(text)
+            if end == len(data):
+                return
+            data = data[end:]
         super().data_received(data)
+        self._awaits_frame = awaits_frame(self.protocol)
         if self.protocol.close_expected():
             self._limit_closing()
 

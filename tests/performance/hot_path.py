@@ -1,8 +1,8 @@
 """Sends messages through the gateway's hot path and nothing else, the same way each time.
 
-A frame is decoded and taken by its session, a batch is stored in one transaction, acks and messages
-are rendered; at the end, what follows the log is settled. No socket, no thread, no clock: what this
-costs depends on the code alone, so its instructions can be counted.
+A frame is unmasked, decoded and taken by its session, a batch is stored in one transaction, acks
+and messages are rendered; at the end, what follows the log is settled. No socket, no thread, no
+clock: what this costs depends on the code alone, so its instructions can be counted.
 
     python -m tests.performance.hot_path DATABASE [MESSAGES]
 
@@ -17,6 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar, cast
 
+from websockets.frames import apply_mask  # type: ignore[attr-defined]
+
 from shared.ids import SessionId, UserId
 from shared.sqlite import Database
 from ws_gateway.adapters.sqlite_store import SqliteMessageStore
@@ -30,6 +32,7 @@ from ws_gateway.protocol.cursor import Cursors
 from ws_gateway.protocol.rate_limit import RateLimit, TokenBucket
 from ws_gateway.protocol.session import Session, SessionLimits
 from ws_gateway.protocol.wire import text_frame
+from ws_gateway.text_frames import whole_texts
 
 __all__ = ["BATCH"]
 
@@ -37,6 +40,8 @@ BATCH = 50
 """Messages stored together, each of another conversation."""
 
 _NOW = 1_800_000_000.0
+_MASK = b"\x01\xfe\x3c\x5a"
+_MAX_BYTES = 65_536
 _PLENTY = RateLimit(1e9, 1_000_000)
 _TEXT = "0000 was it the red door or the blue one, remind me?"
 
@@ -106,18 +111,20 @@ def _open_session(number: int) -> Session:
     return session
 
 
-def _received(session: Session, raw: bytes) -> Draft:
-    action = session.receive(raw, _NOW)
+def _received(session: Session, wire: bytes) -> Draft:
+    (text,), _ = whole_texts(wire, _MAX_BYTES)
+    action = session.receive(text, _NOW)
     assert isinstance(action, Submit)
     assert isinstance(action.change, Draft)
     return action.change
 
 
 def _frame(number: int, sender: int) -> bytes:
-    """A message as a client sends it, named by an id that grows as UUIDv7 does."""
+    """A message as a client sends it, masked, named by an id that grows as UUIDv7 does."""
     client_id = f"01900000-{number >> 16:04x}-7{number & 0xFFF:03x}-8{number:03x}-{number:012x}"
     to = _user(-1 - sender)
-    return f'{{"type":"send","id":"{client_id}","to":"{to}","text":"{_TEXT}"}}'.encode()
+    text = f'{{"type":"send","id":"{client_id}","to":"{to}","text":"{_TEXT}"}}'.encode()
+    return b"\x81\xfe" + len(text).to_bytes(2) + _MASK + apply_mask(text, _MASK)
 
 
 def _user(number: int) -> UserId:
