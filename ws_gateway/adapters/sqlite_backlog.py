@@ -8,6 +8,7 @@ about a person has that person's conversations brought up to date first, and wai
 After a crash everything here is found again: it is what the log holds above `life.settled`.
 """
 
+import collections
 import sqlite3
 from collections.abc import Iterable, Sequence
 
@@ -46,8 +47,8 @@ class Backlog:
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[int, list[Sent]] = {}
-        """By conversation, the one that waits longest first."""
+        self._waiting: collections.OrderedDict[int, list[Sent]] = collections.OrderedDict()
+        """By conversation, the one that was settled longest ago first."""
         self._conversations: dict[UserId, set[int]] = {}
         self._size = 0
 
@@ -86,13 +87,14 @@ class Backlog:
         return ()
 
     def oldest(self, limit: int) -> list[Slice]:
-        """Return at most `limit` messages, of the conversations that wait longest."""
-        slices = []
+        """Return about `limit` messages, fewer than twice as many, of the conversations that were
+        settled longest ago. A conversation is cut only if it has more: each costs its pages."""
+        slices, size = [], 0
         for conversation, waiting in self._waiting.items():
-            if limit <= 0:
+            if size >= limit:
                 break
             slices.append(Slice(conversation, waiting[:limit]))
-            limit -= len(waiting)
+            size += len(slices[-1].messages)
         return slices
 
     def settled(self, slices: Iterable[Slice]) -> None:
@@ -105,6 +107,7 @@ class Backlog:
             self._size -= len(waiting) - len(rest)
             if rest:
                 self._waiting[done.conversation] = rest
+                self._waiting.move_to_end(done.conversation)
                 continue
             del self._waiting[done.conversation]
             for user_id in waiting[0].people:

@@ -42,6 +42,8 @@ _SETTLE_AFTER_S = 1.0
 """However little waits: what is settled can be read while the disk is full or locked."""
 _SLICE = 250
 """Messages that one transaction settles: the next batch waits for it, a millisecond."""
+_DELIVERIES = 500
+"""Deliveries that one transaction writes down: likewise."""
 _PAUSE_S = 0.005
 """How long messages that come have the writer to themselves between two such transactions."""
 
@@ -185,6 +187,12 @@ class SqliteMessageStore:
                 self._deliveries[:0] = deliveries
                 raise
 
+    async def _write_deliveries_down_to(self, count: int) -> None:
+        """Write down what is here now, in small pieces, when there are more than `count`."""
+        if len(self._deliveries) > count:
+            for _ in range(0, len(self._deliveries), _DELIVERIES):
+                await self.write_deliveries(_DELIVERIES)
+
     async def conversations_to_erase(self, user_id: UserId) -> list[ConversationId]:
         """Return some conversations with text of this user; see `MessageStore`.
 
@@ -241,15 +249,14 @@ class SqliteMessageStore:
         Raises:
             StoreUnavailable: not now.
         """
-        while len(self._deliveries) > _SLICE:
-            await self.write_deliveries(_SLICE)
+        await self._write_deliveries_down_to(_DELIVERIES)
         if self._backlog and time.monotonic() - self._tidied_at >= _SETTLE_AFTER_S:
             # What is here now, not what comes meanwhile: under load that would never end.
             for _ in range(len(self._backlog) // _SLICE + 1):
                 await self._settle_oldest()
                 await asyncio.sleep(_PAUSE_S)
             await self._note_settled()
-            await self.write_deliveries()
+            await self._write_deliveries_down_to(0)
             self._tidied_at = time.monotonic()
 
     async def settle_all(self) -> None:
