@@ -6,14 +6,15 @@ Why this shape, and not a pool:
   runs from BEGIN to COMMIT in one hand-off to the writer's thread, so nothing can come in between
   and cancelling the caller cannot split it.
 - Up to 3.51.2 SQLite can corrupt a WAL that two connections write or checkpoint
-  (https://sqlite.org/wal.html#walresetbug); readers are opened read-only and a lock on a file
-  beside the database keeps a second process out.
+  (https://sqlite.org/wal.html#walresetbug); readers are opened read-only, a lock on a file beside
+  the database keeps a second process out, and `Checkpoints` begins none when it could happen.
 - `synchronous=FULL`: a commit returns when it is on the disk.
 """
 
 import asyncio
 import contextlib
 import fcntl
+import functools
 import importlib.resources
 import itertools
 import os
@@ -26,6 +27,7 @@ import aiosqlite
 import yoyo
 
 from shared.database import DatabaseInUse, DatabaseUnavailable
+from shared.sqlite_checkpoints import Checkpoints
 
 __all__ = ["Database", "DatabaseInUse", "DatabaseUnavailable", "lock"]
 
@@ -40,10 +42,19 @@ class Database:
     """
 
     def __init__(
-        self, lock: int, writer: aiosqlite.Connection, readers: list[aiosqlite.Connection]
+        self,
+        lock: int,
+        log: Path,
+        writer: aiosqlite.Connection,
+        checkpointer: aiosqlite.Connection,
+        readers: list[aiosqlite.Connection],
     ) -> None:
         self._lock: int | None = lock
         self._writer = writer
+        self._checkpointer = checkpointer
+        self._checkpoints = Checkpoints(
+            log, functools.partial(_run, writer), functools.partial(_run, checkpointer)
+        )
         self._readers = readers
         self._next_reader = itertools.cycle(readers)
 
@@ -70,7 +81,7 @@ class Database:
         connections: list[aiosqlite.Connection] = []
         try:
             await asyncio.to_thread(_migrate, path, migrations)
-            for read_only in [False, *([True] * readers)]:
+            for read_only in [False, False, *([True] * readers)]:
                 uri = f"file:{path}" + ("?mode=ro" if read_only else "")
                 connections.append(
                     await aiosqlite.connect(
@@ -84,7 +95,9 @@ class Database:
         except BaseException:
             await _close(connections, descriptor)
             raise
-        return cls(descriptor, connections[0], connections[1:])
+        writer, checkpointer, *read_only_ones = connections
+        log = path.with_name(path.name + "-wal")
+        return cls(descriptor, log, writer, checkpointer, read_only_ones)
 
     async def write(self, transaction: Callable[[sqlite3.Connection], T]) -> T:
         """Run `transaction` between BEGIN IMMEDIATE and COMMIT; on return it is on the disk.
@@ -94,7 +107,9 @@ class Database:
         Raises:
             DatabaseUnavailable: locked, full or failing; rolled back.
         """
-        return await _run(self._writer, _in_transaction, transaction)
+        result: T = await _run(self._writer, _in_transaction, transaction)
+        self._checkpoints.committed()
+        return result
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """Run `query` on a read-only connection, within one snapshot of the database.
@@ -112,7 +127,7 @@ class Database:
         Raises:
             DatabaseUnavailable: the disk fails, or is full.
         """
-        return await _run(self._writer, _empty_log)
+        return await self._checkpoints.empty_log()
 
     async def close(self) -> None:
         """Wait for what was handed over, then close every connection and let other processes in.
@@ -121,7 +136,8 @@ class Database:
         """
         if self._lock is not None:
             lock, self._lock = self._lock, None
-            await _close([*self._readers, self._writer], lock)
+            await self._checkpoints.end()
+            await _close([*self._readers, self._checkpointer, self._writer], lock)
 
 
 async def _run(
@@ -160,23 +176,13 @@ def _in_snapshot(connection: sqlite3.Connection, query: Callable[[sqlite3.Connec
         connection.execute("COMMIT")
 
 
-def _empty_log(connection: sqlite3.Connection) -> bool:
-    (patience_ms,) = connection.execute("PRAGMA busy_timeout").fetchone()
-    connection.execute("PRAGMA busy_timeout=0")  # whoever writes next must not wait for readers
-    try:
-        (is_busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    finally:
-        connection.execute(f"PRAGMA busy_timeout={patience_ms}")
-    return not is_busy
-
-
 def _configure(connection: sqlite3.Connection, read_only: bool, cache_mib: int) -> None:
     if not read_only:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA secure_delete=ON")  # what is deleted is gone from the file
-        connection.execute("PRAGMA wal_autocheckpoint=2000")  # pages: a checkpoint every 8 MB
+        connection.execute("PRAGMA wal_autocheckpoint=0")  # `Checkpoints` does it
         connection.execute("PRAGMA journal_size_limit=67108864")
     connection.execute(f"PRAGMA cache_size={-1024 * cache_mib}")
     connection.execute("PRAGMA temp_store=MEMORY")
