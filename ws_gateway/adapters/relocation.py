@@ -154,7 +154,9 @@ def _tables(position: int) -> list[Table]:
             "deliveries",
             "conversation, seq, connections, at_ms",
             """SELECT conversation, seq, connections, at_ms
-               FROM deliveries CROSS JOIN messages USING (position) ORDER BY position""",
+               FROM deliveries CROSS JOIN messages ON messages.position
+                   BETWEEN deliveries.position AND deliveries.position + deliveries.messages - 1
+               ORDER BY messages.position""",
         ),
         _table("erasures", "user_id", "SELECT user_id FROM erasures ORDER BY user_id"),
         _table(

@@ -279,6 +279,8 @@ FROM conversations AS named
 CROSS JOIN places ON places.conversation = named.key
 CROSS JOIN messages AS message ON message.position = places.position
 {JOINS}
-LEFT JOIN deliveries ON deliveries.position = message.position
+LEFT JOIN deliveries ON message.position < deliveries.position + deliveries.messages
+    AND deliveries.position =
+        (SELECT max(position) FROM deliveries WHERE position <= message.position)
 WHERE named.id = ? AND places.seq = ?
 """

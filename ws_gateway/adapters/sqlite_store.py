@@ -6,6 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from shared.ids import ConversationId, UserId
 from shared.sqlite import Database
 from ws_gateway.adapters.sqlite_append import Append, LogCache
@@ -48,6 +50,25 @@ _PAUSE_S = 0.005
 """How long messages that come have the writer to themselves between two such transactions."""
 
 
+class _Delivery(msgspec.Struct, gc=False):
+    """Messages from `position` on that went out together, to as many connections each."""
+
+    position: int
+    connections: int
+    at_ms: int
+    messages: int = 1
+
+    def takes(self, position: int, connections: int, at_ms: int) -> bool:
+        """Take the next message in, when it went out with these. Returns whether it did."""
+        belongs = (
+            position == self.position + self.messages
+            and connections == self.connections
+            and at_ms == self.at_ms
+        )
+        self.messages += belongs
+        return belongs
+
+
 class SqliteMessageStore:
     """A `MessageStore` in one SQLite file.
 
@@ -64,7 +85,7 @@ class SqliteMessageStore:
         self._tidied_at = time.monotonic()
         self._erasing: dict[UserId, int] = {}
         """By user, the first conversation of those that were to be erased when last asked for."""
-        self._deliveries: list[tuple[int, int, int]] = []
+        self._deliveries: list[_Delivery] = []
 
     @classmethod
     async def over(cls, database: Database) -> "SqliteMessageStore":
@@ -170,7 +191,8 @@ class SqliteMessageStore:
 
     def note_delivery(self, position: int, connections: int, at_ms: int) -> None:
         """Remember that an event went out; see `MessageStore`."""
-        self._deliveries.append((position, connections, at_ms))
+        if not (self._deliveries and self._deliveries[-1].takes(position, connections, at_ms)):
+            self._deliveries.append(_Delivery(position, connections, at_ms))
 
     async def write_deliveries(self, limit: int | None = None) -> None:
         """Write down deliveries that were noted: all, or the first `limit`.
@@ -293,14 +315,12 @@ def _epoch(connection: sqlite3.Connection) -> str:
     return str(epoch)
 
 
-def _insert_deliveries(
-    connection: sqlite3.Connection, deliveries: Sequence[tuple[int, int, int]]
-) -> None:
+def _insert_deliveries(connection: sqlite3.Connection, deliveries: Sequence[_Delivery]) -> None:
     insert_rows(
         connection,
-        "INSERT OR IGNORE INTO deliveries",
-        "(?, ?, ?)",
-        [number for delivery in deliveries for number in delivery],
+        "INSERT OR IGNORE INTO deliveries (position, connections, at_ms, messages)",
+        "(?, ?, ?, ?)",
+        [n for one in deliveries for n in (one.position, one.connections, one.at_ms, one.messages)],
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.ids import UserId
+from shared.ids import UserId, conversation_id
 from shared.sqlite import Database
 from tests.support.gateway import database_locked
 from tests.support.talk import delete, edit, erase, every_event, mark, search_index_is_sound
@@ -177,8 +177,44 @@ async def test_noted_deliveries_survive_a_failed_transaction(log: Log) -> None:
             await log.store.write_deliveries()
     await log.append(log.drafts(choice))
     await log.store.write_deliveries()
-    rows = await log.database.read(lambda c: c.execute("SELECT * FROM deliveries").fetchall())
-    assert rows == [(1, 2, 77)]
+    assert await deliveries(log) == [(1, 2, 77, 1)]
+
+
+async def test_deliveries_that_went_out_together_are_one_row(log: Log) -> None:
+    await log.append([Draft(USERS[0], USERS[1], str(number), "x") for number in range(9)])
+    for position in (1, 2, 3):
+        log.store.note_delivery(position, 2, 77)
+    log.store.note_delivery(4, 1, 77)
+    log.store.note_delivery(5, 1, 78)
+    log.store.note_delivery(7, 1, 78)
+    await log.store.write_deliveries(2)
+    log.store.note_delivery(8, 1, 78)
+    await log.store.write_deliveries()
+    log.store.note_delivery(9, 1, 78)
+
+    delivered = []
+    for seq in range(1, 10):
+        trace = await archive_of(log).trace(USERS[0], conversation_id(USERS[0], USERS[1]), seq)
+        assert trace is not None
+        delivered.append((trace.delivered_connections, trace.delivered_at_ms))
+
+    assert await deliveries(log) == [
+        (1, 2, 77, 3),
+        (4, 1, 77, 1),
+        (5, 1, 78, 1),
+        (7, 1, 78, 2),
+        (9, 1, 78, 1),
+    ]
+    assert delivered == [(2, 77)] * 3 + [(1, 77), (1, 78), (0, None)] + [(1, 78)] * 3
+
+
+async def deliveries(log: Log) -> list[tuple[int, int, int, int]]:
+    """What is written down of them: position, connections, moment, messages."""
+    return await log.database.read(
+        lambda c: c.execute(
+            "SELECT position, connections, at_ms, messages FROM deliveries ORDER BY position"
+        ).fetchall()
+    )
 
 
 async def test_random_changes_of_every_kind_leave_everything_in_agreement(log: Log) -> None:
