@@ -107,8 +107,9 @@ class Database:
         Raises:
             DatabaseUnavailable: locked, full or failing; rolled back.
         """
-        result: T = await _run(self._writer, _in_transaction, transaction)
-        self._checkpoints.committed()
+        outcome: tuple[T, int] = await _run(self._writer, _in_transaction, transaction)
+        result, rows = outcome
+        self._checkpoints.committed(rows)
         return result
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
@@ -156,7 +157,9 @@ async def _run(
 
 def _in_transaction(
     connection: sqlite3.Connection, transaction: Callable[[sqlite3.Connection], T]
-) -> T:
+) -> tuple[T, int]:
+    """Return what the transaction returns, and how many rows it changed."""
+    rows = connection.total_changes
     connection.execute("BEGIN IMMEDIATE")
     try:
         result = transaction(connection)
@@ -165,7 +168,7 @@ def _in_transaction(
         if connection.in_transaction:  # a full disk has rolled back already
             connection.execute("ROLLBACK")
         raise
-    return result
+    return result, connection.total_changes - rows
 
 
 def _in_snapshot(connection: sqlite3.Connection, query: Callable[[sqlite3.Connection], T]) -> T:

@@ -146,7 +146,7 @@ def commit(checkpoints: Checkpoints, log: Path, number: int) -> None:
     """Commit often enough for a checkpoint, each as a change of the log."""
     log.write_bytes(b"x" * number)
     for _ in range(2000):
-        checkpoints.committed()
+        checkpoints.committed(1)
 
 
 async def turns() -> None:
@@ -178,7 +178,7 @@ async def test_no_checkpoint_begins_on_a_log_that_was_not_written_since_the_last
     commit(checkpoints, log, 1)
     await turns()
     for _ in range(2000):
-        checkpoints.committed()
+        checkpoints.committed(1)
     await turns()
 
     assert connections.ran == ["beside", "writer"]
