@@ -25,10 +25,14 @@ __all__ = ["Checkpoints"]
 
 T = TypeVar("T")
 
-_AFTER_PAGES = 2000
-"""What is written to the log between two checkpoints: 8 MB, about."""
-_FIRST_AFTER_COMMITS = 200
-_MIN_COMMITS, _MAX_COMMITS = 10, 2000
+_AFTER_PAGES = 500
+"""What is written to the log between two checkpoints: 2 MB, about. A larger one takes a core that
+is nearly full so long that those who write meanwhile wait for it after all."""
+_LOG_PAGES = 2000
+"""How long the log gets before it is begun anew, for which the writer ends the last checkpoint: the
+sync takes it some milliseconds. A log that is much longer has no room in the processor's cache."""
+_FIRST_AFTER_COMMITS = 50
+_MIN_COMMITS, _MAX_COMMITS = 10, 1000
 _AFTER_BYTES = 8 * 1024 * 1024
 """How much the log's file may grow between two checkpoints, in however few commits."""
 _LOOK_AFTER_ROWS = 2000
@@ -63,8 +67,10 @@ class Checkpoints:
         self._commits = 0
         self._rows = 0
         self._after_commits = _FIRST_AFTER_COMMITS
+        self._pages = 0
+        """Of the log, when the last checkpoint ended."""
         self._kept_pages = 0
-        """Of the log, that the last checkpoint could not make room of: somebody reads them."""
+        """Of the log, when it could not be begun anew: somebody reads an older state."""
         self._size, self._written_back_at = 0, 0
         """The log's file when the last checkpoint ended. It does not shrink; what is written to it
         next may overwrite it from the beginning."""
@@ -102,10 +108,14 @@ class Checkpoints:
                 return
             with contextlib.suppress(DatabaseUnavailable):  # the next one may succeed
                 pages, _ = await self._beside(_checkpoint)
-                self._expect(pages - self._kept_pages, commits)
-                # What was committed meanwhile; when that is all, the next commit begins anew.
-                pages, written_back = await self._writer(_checkpoint)
-                self._kept_pages = pages if written_back < pages else 0
+                if pages < self._pages:  # it was begun anew
+                    self._pages = self._kept_pages = 0
+                self._expect(pages - self._pages, commits)
+                if pages >= self._kept_pages + _LOG_PAGES:
+                    # What was committed meanwhile: when that is all, the next commit begins anew.
+                    pages, written_back = await self._writer(_checkpoint)
+                    pages = self._kept_pages = pages if written_back < pages else 0
+                self._pages = pages
             self._size, self._written_back_at = self._state()
 
     def _expect(self, pages: int, commits: int) -> None:

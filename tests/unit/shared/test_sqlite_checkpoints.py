@@ -168,7 +168,7 @@ async def test_commits_go_on_during_a_checkpoint_and_begin_no_second(log: Path) 
 
     connections.go_on.set()
     await checkpoints.end()
-    assert connections.ran == ["beside", "writer"]
+    assert connections.ran == ["beside"]
 
 
 async def test_no_checkpoint_begins_on_a_log_that_was_not_written_since_the_last(log: Path) -> None:
@@ -181,7 +181,7 @@ async def test_no_checkpoint_begins_on_a_log_that_was_not_written_since_the_last
         checkpoints.committed(1)
     await turns()
 
-    assert connections.ran == ["beside", "writer"]
+    assert connections.ran == ["beside"]
 
 
 async def test_checkpoint_that_fails_is_done_later(log: Path) -> None:
@@ -195,7 +195,7 @@ async def test_checkpoint_that_fails_is_done_later(log: Path) -> None:
     commit(checkpoints, log, 2)
     await turns()
 
-    assert connections.ran == ["beside", "beside", "writer"]
+    assert connections.ran == ["beside", "beside"]
 
 
 async def test_none_begins_after_the_end(log: Path) -> None:
