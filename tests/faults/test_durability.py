@@ -6,6 +6,7 @@ import random
 import re
 import shutil
 import sqlite3
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -106,7 +107,8 @@ async def test_copy_at_any_moment_holds_everything_acknowledged_before(
 
     What a crash of the process leaves is the files as they are. What a power cut leaves is less:
     of the write-ahead log only what was synced is certain, so the copy loses a random part of what
-    was written after the last commit that anybody was told of.
+    was written after the last commit that anybody was told of, and after what a checkpoint had
+    begun to write back: that was synced before.
     """
     chance = random.Random(23)
     async with running_duet(tmp_path / "copied", **UNHURRIED) as duet:
@@ -135,14 +137,14 @@ def _acknowledged(load: Load) -> set[tuple[str, int, str]]:
 
 
 async def _copy(duet: Duet, folder: Path) -> Path:
-    """Copy database and WAL between two instructions of the process."""
+    """Copy database, WAL and its index between two instructions of the process."""
     pid = duet.processes["ws_gateway"].pid
     await asyncio.to_thread(folder.mkdir)
     duet.freeze("ws_gateway")
     try:
         await until(lambda: _is_stopped(pid))
-        for suffix in ("", "-wal"):
-            shutil.copyfile(f"{duet.messages_db}{suffix}", folder / f"messages.db{suffix}")
+        for suffix, copied in (("", ""), ("-wal", "-wal"), ("-shm", "-index")):
+            shutil.copyfile(f"{duet.messages_db}{suffix}", folder / f"messages.db{copied}")
     finally:
         duet.thaw("ws_gateway")
     return folder / "messages.db"
@@ -163,9 +165,20 @@ def _lose_unsynced_tail(
     """Cut the WAL's copy somewhere behind the commit of the last acknowledged message."""
     wal = database.with_name("messages.db-wal")
     data = wal.read_bytes()
-    ends = [end for end in _commit_ends(data) if end]
+    synced = _written_back_end(database, data)
+    ends = [end for end in _commit_ends(data) if end >= synced]
     keep = next((end for end in ends if _holds(database, data[:end], acknowledged)), len(data))
     wal.write_bytes(data[: chance.randint(keep, len(data))])
+
+
+def _written_back_end(database: Path, wal: bytes) -> int:
+    """How much of a WAL a checkpoint may have written back: that was synced first, and the database
+    is synced before a new WAL begins (SQLite's WAL-index format: salts, nBackfillAttempted)."""
+    index = database.with_name("messages.db-index").read_bytes()
+    if index[32:40] != wal[16:24]:  # the next commit was about to begin a new WAL
+        return len(wal)
+    page_size = int.from_bytes(wal[8:12])
+    return 32 + int.from_bytes(index[128:132], sys.byteorder) * (24 + page_size)
 
 
 def _commit_ends(wal: bytes) -> list[int]:
