@@ -263,10 +263,10 @@ async def test_vanishing_in_an_export_leaves_nothing_behind(
 ) -> None:
     for _ in range(4):
         await gateway.fill(ann.user_id, bob.user_id, *["x" * 4000] * 1000)
-    tasks_before = len(asyncio.all_tasks())
+    tasks_before = asyncio.all_tasks()
     async with gateway.talking(ann, max_size=2**20) as a:
         await a.send(type="export", id="x")
         await a.expect("export")
         a.vanish()
     await until(lambda: gateway.connections_of(ann.user_id) == 0)
-    await until(lambda: len(asyncio.all_tasks()) <= tasks_before)
+    await until(lambda: asyncio.all_tasks() <= tasks_before)
