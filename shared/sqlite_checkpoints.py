@@ -71,9 +71,8 @@ class Checkpoints:
         """Of the log, when the last checkpoint ended."""
         self._kept_pages = 0
         """Of the log, when it could not be begun anew: somebody reads an older state."""
-        self._size, self._written_back_at = 0, 0
-        """The log's file when the last checkpoint ended. It does not shrink; what is written to it
-        next may overwrite it from the beginning."""
+        self._left = (0, 0)
+        """The log's file as the last checkpoint left it: its size, and when it was written to."""
 
     def committed(self, rows: int) -> None:
         """Note a commit that changed so many rows. A checkpoint may begin; nobody waits for it."""
@@ -82,7 +81,7 @@ class Checkpoints:
         is_due = self._commits >= self._after_commits
         if self._rows >= _LOOK_AFTER_ROWS:
             self._rows = 0
-            is_due = is_due or self._state()[0] >= self._size + _AFTER_BYTES
+            is_due = is_due or self._file()[0] >= self._left[0] + _AFTER_BYTES
         if is_due and not self._ended and (self._task is None or self._task.done()):
             self._task = asyncio.get_running_loop().create_task(self._run())
 
@@ -99,12 +98,16 @@ class Checkpoints:
             DatabaseUnavailable: the disk fails, or is full.
         """
         async with self._alone:
-            return await self._writer(_empty_log)
+            emptied = await self._writer(_empty_log)
+            if emptied:
+                self._pages = self._kept_pages = 0
+            self._left = self._file()
+            return emptied
 
     async def _run(self) -> None:
         async with self._alone:
             commits, self._commits = self._commits, 0
-            if self._state() == (self._size, self._written_back_at):
+            if self._file() == self._left:
                 return
             with contextlib.suppress(DatabaseUnavailable):  # the next one may succeed
                 pages, _ = await self._beside(_checkpoint)
@@ -116,14 +119,14 @@ class Checkpoints:
                     pages, written_back = await self._writer(_checkpoint)
                     pages = self._kept_pages = pages if written_back < pages else 0
                 self._pages = pages
-            self._size, self._written_back_at = self._state()
+            self._left = self._file()
 
     def _expect(self, pages: int, commits: int) -> None:
         """Begin the next checkpoint when so many commits more have written enough pages."""
         expected = _AFTER_PAGES * commits // max(1, pages)
         self._after_commits = min(max(expected, _MIN_COMMITS), _MAX_COMMITS)
 
-    def _state(self) -> tuple[int, int]:
+    def _file(self) -> tuple[int, int]:
         """Return the size of the log's file, and when it was written to last."""
         try:
             status = self._log.stat()

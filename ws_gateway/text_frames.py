@@ -1,8 +1,8 @@
 """Text frames read past the library's parser, where all there is to them is a header and a mask.
 
 Nearly every frame that a client sends is one whole text. `websockets` takes each through three
-generators and a dozen calls, a tenth of what a message costs in all (ADR 21). Whatever is anything
-else, or wrong in any way, is the library's to read and to refuse.
+generators and some thirty calls, an eighth of what a message costs in all (ADR 21). Whatever is
+anything else, or wrong in any way, is the library's to read and to refuse.
 """
 
 from types import GeneratorType

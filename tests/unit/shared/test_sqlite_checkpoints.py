@@ -142,9 +142,14 @@ def log(tmp_path: Path) -> Path:
     return tmp_path / "a.db-wal"
 
 
-def commit(checkpoints: Checkpoints, log: Path, number: int) -> None:
-    """Commit often enough for a checkpoint, each as a change of the log."""
+def write(log: Path, number: int) -> None:
+    """Change the log."""
     log.write_bytes(b"x" * number)
+
+
+def commit(checkpoints: Checkpoints, log: Path, number: int) -> None:
+    """Commit often enough for a checkpoint, as one change of the log."""
+    write(log, number)
     for _ in range(2000):
         checkpoints.committed(1)
 
@@ -182,6 +187,21 @@ async def test_no_checkpoint_begins_on_a_log_that_was_not_written_since_the_last
     await turns()
 
     assert connections.ran == ["beside"]
+
+
+async def test_no_checkpoint_begins_on_a_log_that_was_emptied_and_not_written_since(
+    log: Path,
+) -> None:
+    connections = Connections()
+    checkpoints = Checkpoints(log, connections.writer, connections.beside)
+    write(log, 1)
+
+    assert await checkpoints.empty_log()
+    for _ in range(2000):
+        checkpoints.committed(1)
+    await turns()
+
+    assert connections.ran == ["writer"]
 
 
 async def test_checkpoint_that_fails_is_done_later(log: Path) -> None:
