@@ -12,9 +12,10 @@ from websockets.frames import apply_mask  # type: ignore[attr-defined]  # in C w
 from websockets.server import ServerProtocol
 from websockets.streams import StreamReader
 
+from ws_gateway.protocol.wire import FINAL_TEXT
+
 __all__ = ["awaits_frame", "whole_texts"]
 
-_FINAL_TEXT = 0x81
 _MASKED = 0x80
 _SHORT_HEADER_BYTES = 6
 _LONG_HEADER_BYTES = 8
@@ -30,7 +31,7 @@ def whole_texts(data: bytes, max_bytes: int) -> tuple[list[bytes], int]:
     """
     texts: list[bytes] = []
     at, size = 0, len(data)
-    while size - at >= _SHORT_HEADER_BYTES and data[at] == _FINAL_TEXT:
+    while size - at >= _SHORT_HEADER_BYTES and data[at] == FINAL_TEXT:
         length = data[at + 1] - _MASKED
         begin = at + _SHORT_HEADER_BYTES
         if length == _LONG:
