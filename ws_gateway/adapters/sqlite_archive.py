@@ -9,7 +9,7 @@ import msgspec
 from shared.ids import ConversationId, UserId, conversation_id
 from shared.sqlite import Database
 from ws_gateway.adapters.sqlite_backlog import Sent
-from ws_gateway.adapters.sqlite_indexes import index_search, indexed_upto
+from ws_gateway.adapters.sqlite_indexes import index_search, indexed_upto, merge_search
 from ws_gateway.adapters.sqlite_rows import (
     COLUMNS,
     JOINS,
@@ -30,6 +30,8 @@ from ws_gateway.ports import (
 __all__ = ["SqliteMessageArchive"]
 
 _INDEX_CHUNK = 500
+_MERGES = 32
+"""Steps after each chunk, at most: as many pages as it adds, for each of twelve fourfold parts."""
 _INDEX_CHUNKS = 100
 """A search indexes at most 50,000 more messages before it answers."""
 
@@ -55,6 +57,8 @@ class SqliteMessageArchive:
         self._database = database
         self._settle = settle
         self._unsettled = unsettled
+        self._merges = 0
+        """Steps of merging that what was indexed last may still need."""
         self._write_deliveries = write_deliveries
 
     async def history(
@@ -151,9 +155,30 @@ class SqliteMessageArchive:
     async def index_search(self, chunks: int = 1) -> bool:
         """Let the search index catch up by some chunks; returns whether it is at the log's end."""
         for _ in range(chunks):
-            if await available(self._database.write(lambda c: index_search(c, _INDEX_CHUNK))):
+            is_complete = await self._index_chunk()
+            while self._merges:
+                await self._merge()
+            if is_complete:
                 return True
         return False
+
+    async def go_on_indexing(self) -> bool:
+        """Let the search index catch up by one transaction; returns whether all is done."""
+        if self._merges:
+            await self._merge()
+            return False
+        return await self._index_chunk() and not self._merges
+
+    async def _index_chunk(self) -> bool:
+        is_complete, has_grown = await available(
+            self._database.write(lambda c: index_search(c, _INDEX_CHUNK))
+        )
+        self._merges = _MERGES if has_grown else 0
+        return is_complete
+
+    async def _merge(self) -> None:
+        has_merged = await available(self._database.write(merge_search))
+        self._merges = max(0, self._merges - 1) if has_merged else 0
 
     async def trace(self, user_id: UserId, conversation: ConversationId, seq: int) -> Trace | None:
         """Return what happened to a message; see `MessageArchive`."""

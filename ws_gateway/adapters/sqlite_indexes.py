@@ -2,7 +2,10 @@
 
 import sqlite3
 
-__all__ = ["SearchEntry", "index_search", "indexed_upto", "last_position"]
+__all__ = ["SearchEntry", "index_search", "indexed_upto", "last_position", "merge_search"]
+
+_MERGED_PAGES = 16
+"""What one step merges, at least: all of a word that it comes to. The next batch waits for it."""
 
 
 def last_position(connection: sqlite3.Connection) -> int:
@@ -14,15 +17,27 @@ def last_position(connection: sqlite3.Connection) -> int:
     return int(position)
 
 
-def index_search(connection: sqlite3.Connection, limit: int) -> bool:
-    """Index about `limit` more messages. Returns whether search is at the log's end."""
+def index_search(connection: sqlite3.Connection, limit: int) -> tuple[bool, bool]:
+    """Index about `limit` more messages. Returns whether search is at the log's end, and whether
+    there was anything to index."""
     indexed = indexed_upto(connection)
     position = last_position(connection)
     upto = min(position, indexed + limit)
     if indexed < upto:
         connection.execute(_FILL_SEARCH, (indexed, upto))
         connection.execute("UPDATE life SET indexed = ?", (upto,))
-    return bool(upto == position)
+    return upto == position, indexed < upto
+
+
+def merge_search(connection: sqlite3.Connection) -> bool:
+    """Merge a little, when there are parts of the index to be merged. Returns whether it did.
+
+    Each addition is a part of its own, and a search looks into all of them. See "merge" in
+    https://www.sqlite.org/fts5.html.
+    """
+    before = connection.total_changes
+    connection.execute("INSERT INTO search (search, rank) VALUES ('merge', ?)", (_MERGED_PAGES,))
+    return connection.total_changes - before >= 2  # the rule of that page
 
 
 def indexed_upto(connection: sqlite3.Connection) -> int:

@@ -1,5 +1,6 @@
 """The three stores in one SQLite file."""
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
@@ -16,6 +17,10 @@ from ws_gateway.ports import StoreUnavailable
 
 __all__ = ["SqliteStores", "open_sqlite_stores"]
 
+_REST = 2.0
+"""How long messages have the writer to themselves after a step of indexing during which some came,
+in times of that step: a merge of common words can take long, and it comes with a dozen others."""
+
 
 class SqliteStores(msgspec.Struct, frozen=True):
     """`MessageStore`, `MessageArchive` and `PeopleStore` over one database."""
@@ -29,9 +34,12 @@ class SqliteStores(msgspec.Struct, frozen=True):
         """Let places, search and traces catch up, and removed texts go; see `Stores`."""
         await self.messages.tidy_up()
         while not is_busy():
-            if await self.archive.index_search():
+            began_at, position = time.monotonic(), self.messages.position
+            if await self.archive.go_on_indexing():
                 await self.forgetting.go_on()
                 break
+            if self.messages.position != position:
+                await asyncio.sleep(_REST * (time.monotonic() - began_at))
 
 
 @contextlib.asynccontextmanager

@@ -82,6 +82,13 @@ class Log:
                 assert summary.unread == sum(m.sender != user for m in talk)
 
 
+def search_parts(path: Path) -> int:
+    """Return how many parts a search has to look into."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        (parts,) = connection.execute("SELECT count(DISTINCT segid) FROM search_idx").fetchone()
+    return int(parts)
+
+
 def archive_of(log: Log) -> SqliteMessageArchive:
     store = log.store
     return SqliteMessageArchive(log.database, store.settle, store.unsettled, store.write_deliveries)
@@ -254,6 +261,22 @@ async def test_random_changes_of_every_kind_leave_everything_in_agreement(log: L
         seqs.setdefault(message.conversation, []).append(message.seq)
     for conversation, dense in seqs.items():
         assert dense == list(range(1, len(dense) + 1)), conversation
+
+
+async def test_parts_of_the_search_index_are_merged_but_not_by_what_adds_to_it(log: Log) -> None:
+    archive, choice = archive_of(log), random.Random(7)
+    most_parts = 0
+    for _ in range(40):
+        await log.append(log.drafts(choice, "the same words"))
+        before = search_parts(log.path)
+        await archive.go_on_indexing()
+        assert search_parts(log.path) == before + 1
+        while not await archive.go_on_indexing():
+            pass
+        most_parts = max(most_parts, search_parts(log.path))
+
+    assert most_parts < 10
+    assert search_index_is_sound(log.path)
 
 
 async def test_history_is_read_while_the_database_is_locked(log: Log) -> None:
