@@ -30,6 +30,8 @@ from ws_gateway.ports import (
 __all__ = ["SqliteMessageArchive"]
 
 _INDEX_CHUNK = 500
+_MERGED_PAGES = 16
+"""What one step merges, or a word: the next batch waits for it."""
 _MERGES = 32
 """Steps after each chunk, at most: as many pages as it adds, for each of twelve fourfold parts."""
 _INDEX_CHUNKS = 100
@@ -177,7 +179,7 @@ class SqliteMessageArchive:
         return is_complete
 
     async def _merge(self) -> None:
-        has_merged = await available(self._database.write(merge_search))
+        has_merged = await available(self._database.write(lambda c: merge_search(c, _MERGED_PAGES)))
         self._merges = max(0, self._merges - 1) if has_merged else 0
 
     async def trace(self, user_id: UserId, conversation: ConversationId, seq: int) -> Trace | None:

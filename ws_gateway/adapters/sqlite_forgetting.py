@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 from shared.sqlite import Database
+from ws_gateway.adapters.sqlite_indexes import merge_search
 from ws_gateway.adapters.sqlite_rows import available
 
 __all__ = ["Forgetting", "note_removal"]
@@ -69,11 +70,7 @@ def _merge(connection: sqlite3.Connection) -> bool:
     begins = not _state(connection) & _MERGING
     if begins:
         connection.execute("UPDATE life SET forgetting = ?", (_MERGING,))
-    before = connection.total_changes
-    connection.execute(
-        "INSERT INTO search (search, rank) VALUES ('merge', ?)", (-_PAGES if begins else _PAGES,)
-    )
-    return connection.total_changes - before < 2
+    return not merge_search(connection, -_PAGES if begins else _PAGES)
 
 
 def _finish(connection: sqlite3.Connection) -> None:

@@ -4,9 +4,6 @@ import sqlite3
 
 __all__ = ["SearchEntry", "index_search", "indexed_upto", "last_position", "merge_search"]
 
-_MERGED_PAGES = 16
-"""What one step merges, at least: all of a word that it comes to. The next batch waits for it."""
-
 
 def last_position(connection: sqlite3.Connection) -> int:
     """Return the position of the last event of the log; 0 when it is empty."""
@@ -29,14 +26,15 @@ def index_search(connection: sqlite3.Connection, limit: int) -> tuple[bool, bool
     return upto == position, indexed < upto
 
 
-def merge_search(connection: sqlite3.Connection) -> bool:
-    """Merge a little, when there are parts of the index to be merged. Returns whether it did.
+def merge_search(connection: sqlite3.Connection, pages: int) -> bool:
+    """Merge some pages, when there are parts of the index to be merged. Returns whether it did.
 
-    Each addition is a part of its own, and a search looks into all of them. See "merge" in
-    https://www.sqlite.org/fts5.html.
+    Each addition is a part of its own, and a search looks into all of them. It merges all of a word
+    that it comes to, however many pages that is; a negative number begins to merge all parts into
+    one. See "merge" in https://www.sqlite.org/fts5.html.
     """
     before = connection.total_changes
-    connection.execute("INSERT INTO search (search, rank) VALUES ('merge', ?)", (_MERGED_PAGES,))
+    connection.execute("INSERT INTO search (search, rank) VALUES ('merge', ?)", (pages,))
     return connection.total_changes - before >= 2  # the rule of that page
 
 
