@@ -139,21 +139,28 @@ class GatewayWebSocket(ServerConnection):
         self._queue()
 
     def _take(self, data: bytes) -> None:
-        """Hand over the texts that bytes begin with, and the rest to the library. When this ends
-        the connection, the client may not keep it half open: `recv` waits for the end without a
-        deadline of its own."""
+        """Hand over the texts that bytes begin with, and the rest to the library."""
+        end = self._take_texts(data)
+        if end < len(data):
+            self._parse(data[end:] if end else data)
+
+    def _take_texts(self, data: bytes) -> int:
+        """Hand over the texts that bytes begin with; return where they end."""
         if (
-            self._awaits_frame
-            and self.on_text is not None
-            and self.is_open
-            and not self.recv_messages.frames
+            not self._awaits_frame
+            or self.on_text is None
+            or not self.is_open
+            or self.recv_messages.frames
         ):
-            texts, end = whole_texts(data, self.protocol.max_message_size or 0)
-            for text in texts:
-                self.on_text(text)
-            if end == len(data):
-                return
-            data = data[end:]
+            return 0
+        texts, end = whole_texts(data, self.protocol.max_message_size or 0)
+        for text in texts:
+            self.on_text(text)
+        return end
+
+    def _parse(self, data: bytes) -> None:
+        """Hand bytes to the library. When this ends the connection, the client may not keep it half
+        open: `recv` waits for the end without a deadline of its own."""
         super().data_received(data)
         self._awaits_frame = awaits_frame(self.protocol)
         if self.protocol.close_expected():
@@ -171,10 +178,12 @@ class GatewayWebSocket(ServerConnection):
         if not self.transport.is_closing() and self._reading_paused == _ONLY_TOO_MUCH:
             self._gain_allowance()
             piece = bytes(self._unread[: min(int(self._allowance), _PIECE_BYTES)])
-            del self._unread[: len(piece)]
-            self._allowance -= len(piece)
-            if piece:
-                self._take(piece)
+            size = self._take_texts(piece)  # one that is cut off is whole in the next piece
+            if piece and not size:
+                self._parse(piece)
+                size = len(piece)
+            del self._unread[:size]
+            self._allowance -= size
             if self._unread:
                 return self._may_go_on()
             self.resume_reading(Pause.TOO_MUCH)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import struct
+from collections.abc import Callable
 
 import msgspec
 from hypothesis import example, given, settings
@@ -10,10 +11,12 @@ from hypothesis import strategies as st
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
+from websockets.http11 import Request, Response
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
 from tests.support.raw_socket import RawSocket
+from ws_gateway.intake import Intake
 from ws_gateway.websocket import GatewayWebSocket
 
 _MAX_BYTES = 1000
@@ -36,6 +39,7 @@ _TEXTS = _PAYLOADS.map(lambda data: frame(Opcode.TEXT, data))
 _WIRE = st.one_of(
     _TEXTS,
     _TEXTS,
+    st.lists(_TEXTS, max_size=40).map(b"".join),
     _PAYLOADS.map(long_winded),
     _SMALL.map(lambda data: frame(Opcode.PING, data)),
     _SMALL.map(lambda data: frame(Opcode.BINARY, data)),
@@ -51,6 +55,44 @@ _FAULTS = st.one_of(
     st.just(frame(Opcode.CLOSE, struct.pack("!H", 1000))),
     st.binary(max_size=20),
 )
+
+
+class Library:
+    """What the library by itself reads."""
+
+    def __init__(self) -> None:
+        self.protocol = ServerProtocol(state=OPEN, max_size=_MAX_BYTES)
+        self.messages: list[bytes] = []
+        self.pings = 0
+        self._begun = b""
+
+    def receive(self, data: bytes) -> None:
+        self.protocol.receive_data(data)
+        for event in self.protocol.events_received():
+            assert isinstance(event, Frame)
+            if event.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+                self._begun += event.data
+                if event.fin:
+                    self.messages.append(self._begun)
+                    self._begun = b""
+            self.pings += event.opcode is Opcode.PING
+
+
+class Turns:
+    """What an intake wants done in later turns of the loop, done when the test says so."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Callable[[], None]] = []
+
+    def call_soon(self, callback: Callable[[], None], /) -> None:
+        self._waiting.append(callback)
+
+    def call_later(self, delay: float, callback: Callable[[], None], /) -> None:
+        self._waiting.append(callback)
+
+    def take(self) -> None:
+        while self._waiting:
+            self._waiting.pop(0)()
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -92,6 +134,7 @@ ONE = frame(Opcode.TEXT, b"one")
 @example(fine=[Sent(ONE), Sent(ONE, cut=2), Sent(ONE, cut=6), Sent(ONE)], faulty=[])
 @example(fine=[Sent(ONE), Sent(long_winded(ONE), cut=8), Sent(ONE)], faulty=[])
 @example(fine=[Sent(ONE), Sent(frame(Opcode.BINARY)), Sent(ONE)], faulty=[])
+@example(fine=[Sent(ONE * 1000, cut=100), Sent(ONE)], faulty=[Sent(frame(Opcode.CLOSE))])
 @example(fine=[Sent(ONE)], faulty=[Sent(frame(Opcode.CLOSE)), Sent(ONE)])
 @example(
     fine=[Sent(ONE), Sent(frame(Opcode.TEXT, b"no end", fin=False))],
@@ -102,13 +145,16 @@ def test_gateway_reads_what_the_library_reads(fine: list[Sent], faulty: list[Sen
     asyncio.run(_compare(pieces(fine + faulty)))
 
 
-async def _compare(arriving: list[tuple[bytes, bool]]) -> None:
-    library = ServerProtocol(state=OPEN, max_size=_MAX_BYTES)
-    expected: list[bytes] = []
-    begun = b""
-    pings = 0
+def test_burst_is_read_past_the_librarys_parser() -> None:
+    burst = Sent(ONE * 1000)
+    assert asyncio.run(_compare(pieces([burst]))) == 0
 
+
+async def _compare(arriving: list[tuple[bytes, bool]]) -> int:
+    """Compare; return how many frames the library's parser saw."""
+    library = Library()
     messages: list[bytes] = []
+    parsed = 0
     pinged = 0
     read = asyncio.Event()
 
@@ -132,8 +178,19 @@ async def _compare(arriving: list[tuple[bytes, bool]]) -> None:
                 messages.append(message)
                 read.set()
 
+    turns = Turns()
+
+    class Gateway(GatewayWebSocket):
+        intake = Intake(turns)
+
+        def process_event(self, event: Request | Response | Frame) -> None:
+            nonlocal parsed
+            parsed += type(event) is Frame
+            super().process_event(event)
+
     async def everything_read() -> None:
-        while len(messages) < len(expected):
+        turns.take()
+        while len(messages) < len(library.messages):
             read.clear()
             await read.wait()
 
@@ -143,7 +200,7 @@ async def _compare(arriving: list[tuple[bytes, bool]]) -> None:
             handle,
             "127.0.0.1",
             0,
-            create_connection=GatewayWebSocket,
+            create_connection=Gateway,
             compression=None,
             max_size=_MAX_BYTES,
             close_timeout=0.01,
@@ -155,19 +212,12 @@ async def _compare(arriving: list[tuple[bytes, bool]]) -> None:
             if pause:
                 await everything_read()
                 await asyncio.sleep(0)  # `recv` takes a first fragment out of its queue
-            library.receive_data(piece)
-            for event in library.events_received():
-                assert isinstance(event, Frame)
-                if event.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
-                    begun += event.data
-                    if event.fin:
-                        expected.append(begun)
-                        begun = b""
-                pings += event.opcode is Opcode.PING
+            library.receive(piece)
             websocket.data_received(piece)
         await everything_read()
 
-        assert messages == expected
-        assert pinged == pings
-        assert websocket.protocol.state is library.state
-        assert websocket.protocol.close_sent == library.close_sent
+        assert messages == library.messages
+        assert pinged == library.pings
+        assert websocket.protocol.state is library.protocol.state
+        assert websocket.protocol.close_sent == library.protocol.close_sent
+    return parsed
