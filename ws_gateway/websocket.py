@@ -132,39 +132,36 @@ class GatewayWebSocket(ServerConnection):
         size = len(data)
         if size <= _AT_ONCE_BYTES and size <= self._allowance and not self._unread:
             self._allowance -= size
-            self._take(data)
+            taken = self._take(data)
+            if taken < size:
+                self._take(data[taken:])
             return
         self._unread += data
         self.pause_reading(Pause.TOO_MUCH)  # or the end of the stream could overtake it
         self._queue()
 
-    def _take(self, data: bytes) -> None:
-        """Hand over the texts that bytes begin with, and the rest to the library."""
-        end = self._take_texts(data)
-        if end < len(data):
-            self._parse(data[end:] if end else data)
+    def _take(self, data: bytes) -> int:
+        """Hand over the texts that bytes begin with; when they begin with none, all of them to the
+        library. Return how many were taken.
 
-    def _take_texts(self, data: bytes) -> int:
-        """Hand over the texts that bytes begin with; return where they end."""
+        When this ends the connection, the client may not keep it half open: `recv` waits for the
+        end without a deadline of its own."""
         if (
-            not self._awaits_frame
-            or self.on_text is None
-            or not self.is_open
-            or self.recv_messages.frames
+            self._awaits_frame
+            and self.on_text is not None
+            and self.is_open
+            and not self.recv_messages.frames
         ):
-            return 0
-        texts, end = whole_texts(data, self.protocol.max_message_size or 0)
-        for text in texts:
-            self.on_text(text)
-        return end
-
-    def _parse(self, data: bytes) -> None:
-        """Hand bytes to the library. When this ends the connection, the client may not keep it half
-        open: `recv` waits for the end without a deadline of its own."""
+            texts, end = whole_texts(data, self.protocol.max_message_size or 0)
+            for text in texts:
+                self.on_text(text)
+            if texts:
+                return end
         super().data_received(data)
         self._awaits_frame = awaits_frame(self.protocol)
         if self.protocol.close_expected():
             self._limit_closing()
+        return len(data)
 
     def _queue(self) -> None:
         """Wait for a turn, unless there is a reason to take nothing: `resume_reading` comes back
@@ -178,12 +175,9 @@ class GatewayWebSocket(ServerConnection):
         if not self.transport.is_closing() and self._reading_paused == _ONLY_TOO_MUCH:
             self._gain_allowance()
             piece = bytes(self._unread[: min(int(self._allowance), _PIECE_BYTES)])
-            size = self._take_texts(piece)  # one that is cut off is whole in the next piece
-            if piece and not size:
-                self._parse(piece)
-                size = len(piece)
-            del self._unread[:size]
-            self._allowance -= size
+            taken = self._take(piece) if piece else 0  # a text that is cut off waits for its rest
+            del self._unread[:taken]
+            self._allowance -= taken
             if self._unread:
                 return self._may_go_on()
             self.resume_reading(Pause.TOO_MUCH)

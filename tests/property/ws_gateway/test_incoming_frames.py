@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import struct
-from collections.abc import Callable
 
 import msgspec
 from hypothesis import example, given, settings
@@ -16,6 +15,7 @@ from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
 from tests.support.raw_socket import RawSocket
+from tests.support.turns import Turns
 from ws_gateway.intake import Intake
 from ws_gateway.websocket import GatewayWebSocket
 
@@ -76,23 +76,6 @@ class Library:
                     self.messages.append(self._begun)
                     self._begun = b""
             self.pings += event.opcode is Opcode.PING
-
-
-class Turns:
-    """What an intake wants done in later turns of the loop, done when the test says so."""
-
-    def __init__(self) -> None:
-        self._waiting: list[Callable[[], None]] = []
-
-    def call_soon(self, callback: Callable[[], None], /) -> None:
-        self._waiting.append(callback)
-
-    def call_later(self, delay: float, callback: Callable[[], None], /) -> None:
-        self._waiting.append(callback)
-
-    def take(self) -> None:
-        while self._waiting:
-            self._waiting.pop(0)()
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -189,7 +172,7 @@ async def _compare(arriving: list[tuple[bytes, bool]]) -> int:
             super().process_event(event)
 
     async def everything_read() -> None:
-        turns.take()
+        turns.take_all()
         while len(messages) < len(library.messages):
             read.clear()
             await read.wait()

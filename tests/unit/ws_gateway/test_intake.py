@@ -1,26 +1,17 @@
 """What clients sent waits for its turn: in order, a little at a time, whoever and however much."""
 
-import collections
-from collections.abc import Callable
-
+from tests.support.turns import Turns
 from ws_gateway.intake import Intake
 
 
-class Turns:
-    """A loop whose turns a test takes, and a clock that each piece moves on."""
+class TimedTurns(Turns):
+    """Has a clock that each piece moves on."""
 
     def __init__(self, piece_s: float) -> None:
+        super().__init__()
         self.piece_s = piece_s
         self.now = 0.0
         self.taken: list[str] = []
-        self._soon: collections.deque[Callable[[], None]] = collections.deque()
-
-    def call_soon(self, callback: Callable[[], None]) -> None:
-        self._soon.append(callback)
-
-    def call_later(self, delay: float, callback: Callable[[], None]) -> None:
-        assert delay > 0
-        self._soon.append(callback)
 
     def clock(self) -> float:
         return self.now
@@ -28,15 +19,14 @@ class Turns:
     def turn(self) -> list[str]:
         """Take a turn of the loop. Returns whose pieces were taken in it."""
         self.taken.clear()
-        for _ in range(len(self._soon)):
-            self._soon.popleft()()
+        self.take_one()
         return list(self.taken)
 
 
 class Client:
     """Has sent so many pieces."""
 
-    def __init__(self, name: str, pieces: int, turns: Turns) -> None:
+    def __init__(self, name: str, pieces: int, turns: TimedTurns) -> None:
         self.name, self.pieces, self._turns = name, pieces, turns
 
     def take_piece(self) -> bool:
@@ -47,7 +37,7 @@ class Client:
 
 
 def test_turn_is_used_up_by_so_much_however_many_wait() -> None:
-    turns = Turns(piece_s=0.0004)
+    turns = TimedTurns(piece_s=0.0004)
     intake = Intake(turns, clock=turns.clock)
     for name in "abcdefgh":
         intake.add(Client(name, 100, turns))
@@ -55,7 +45,7 @@ def test_turn_is_used_up_by_so_much_however_many_wait() -> None:
 
 
 def test_whoever_sent_little_is_not_held_up_by_who_sent_much() -> None:
-    turns = Turns(piece_s=0.0004)
+    turns = TimedTurns(piece_s=0.0004)
     intake = Intake(turns, clock=turns.clock)
     intake.add(Client("flooder", 1000, turns))
     assert turns.turn() == ["flooder"] * 3
@@ -65,7 +55,7 @@ def test_whoever_sent_little_is_not_held_up_by_who_sent_much() -> None:
 
 
 def test_slow_piece_still_gets_its_turn_and_nothing_happens_when_nobody_waits() -> None:
-    turns = Turns(piece_s=1.0)
+    turns = TimedTurns(piece_s=1.0)
     intake = Intake(turns, clock=turns.clock)
     intake.add(Client("a", 1, turns))
     intake.add(Client("b", 1, turns))
