@@ -5,7 +5,6 @@ vanishes after the commit stops nothing.
 """
 
 import asyncio
-import collections
 import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
@@ -203,7 +202,7 @@ class Messenger:
     def _committed(self, batch: Batch[_Submission, Outcome]) -> None:
         notices: list[Notice] = []
         authors: dict[ConversationId, UserId] = {}
-        counts: collections.Counter[str] = collections.Counter()
+        stored = duplicate = failed = refused = 0
         for submission, outcome in zip(batch.items, batch.outcomes, strict=True):
             if isinstance(outcome, Appended):
                 message = outcome.event.message
@@ -212,23 +211,23 @@ class Messenger:
                     notices, authors = [], {}
                 submission.sender.answer(ack_frame(request_id_of(submission.change), outcome))
                 if outcome.duplicate:
-                    counts["duplicate"] += 1
+                    duplicate += 1
                 else:
-                    counts["stored"] += 1
+                    stored += 1
                     notices.append(Published(outcome.event, submission.sender.connection_id))
                     authors[message.conversation] = message.sender
             elif isinstance(outcome, Marked):
                 self._marked(submission, outcome, notices)
             elif isinstance(outcome, Exception):
-                counts["failed"] += 1
+                failed += 1
                 self._failed(submission, outcome)
             else:
-                counts["refused"] += 1
+                refused += 1
                 self._refuse(submission, _REFUSALS[type(outcome)])
         self._bus.publish(notices)
         if not self._committer.waiting:  # else the next commit goes first, and runs meanwhile
             self._depart()
-        self._measure(batch, counts)
+        self._measure(batch, stored=stored, duplicate=duplicate, failed=failed, refused=refused)
 
     def _marked(self, submission: _Submission, marked: Marked, notices: list[Notice]) -> None:
         change = submission.change
@@ -264,18 +263,17 @@ class Messenger:
             _log.error("storing a change failed", error=repr(error))
             self._refuse(submission, ErrorCode.INTERNAL, _RETRY_AFTER_MS)
 
-    def _measure(
-        self, batch: Batch[_Submission, Outcome], counts: "collections.Counter[str]"
-    ) -> None:
+    def _measure(self, batch: Batch[_Submission, Outcome], *, failed: int, **counts: int) -> None:
         metrics = self._metrics
-        for outcome, count in counts.items():
-            metrics.changes[outcome].inc(count)
+        for outcome, count in {"failed": failed, **counts}.items():
+            if count:
+                metrics.changes[outcome].inc(count)
         metrics.batch_size.observe(len(batch.items))
         metrics.commit_seconds.observe(batch.commit_s)
         metrics.ack_seconds.observe(batch.longest_wait_s)
-        if counts["failed"]:
+        if failed:
             why = next((str(o) for o in batch.outcomes if isinstance(o, StoreUnavailable)), None)
-            _log.warning("changes were not stored", count=counts["failed"], unavailable=why)
+            _log.warning("changes were not stored", count=failed, unavailable=why)
 
 
 class _Waiter:

@@ -35,7 +35,7 @@ def whole_texts(data: bytes, max_bytes: int) -> tuple[list[bytes], int]:
         length = data[at + 1] - _MASKED
         begin = at + _SHORT_HEADER_BYTES
         if length == _LONG:
-            length = int.from_bytes(data[at + 2 : at + 4])
+            length = data[at + 2] << 8 | data[at + 3]
             begin = at + _LONG_HEADER_BYTES
         elif not 0 <= length < _LONG:
             break

@@ -149,8 +149,8 @@ class GatewayWebSocket(ServerConnection):
         if (
             self._awaits_frame
             and self.on_text is not None
-            and self.is_open
-            and not self.recv_messages.frames
+            and self.protocol.state is OPEN
+            and not self.recv_messages.frames.queue
         ):
             texts, end = whole_texts(data, self.protocol.max_message_size or 0)
             for text in texts:

@@ -20,6 +20,8 @@ __all__ = ["ConnectionMap", "LiveConnection"]
 
 N = TypeVar("N")
 
+_SENT = EventKind.SENT  # an attribute of an enumeration is slow to look up
+
 
 class LiveConnection(Protocol):
     """What the map needs of a connection."""
@@ -142,7 +144,7 @@ class ConnectionMap:
             position = event.position_for(message.recipient)
             for connection in recipients:
                 connection.deliver(wire, position)
-            if event.kind is EventKind.SENT:
+            if event.kind is _SENT:
                 self.frames_delivered += len(recipients)
                 self._delivered(message.position, len(recipients))
         senders = self._by_user.get(message.sender)

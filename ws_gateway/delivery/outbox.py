@@ -170,7 +170,8 @@ class Outbox:
         if self._transport.is_closing():
             return
         self._transport.write(data)
-        self.check()
+        if self._expiry is not None:
+            self.check()
 
     def check(self) -> None:
         """Abort when far too much is waiting; for whoever writes to the transport past this."""

@@ -19,6 +19,8 @@ __all__ = ["TYPING_EXPIRES_MS", "Rendering", "ack_frame", "message_item"]
 
 TYPING_EXPIRES_MS = 6000
 
+_SENT = EventKind.SENT  # an attribute of an enumeration is slow to look up
+
 
 class Rendering:
     """Turns notices into frames for one side: `viewer` is who the frame is for."""
@@ -29,32 +31,11 @@ class Rendering:
     def event(self, event: Event, viewer: UserId) -> bytes:
         """Render an event; its sender's own devices get a message's client id as well."""
         message, cursor = event.message, self._cursors.encode(event.position_for(viewer))
-        frame: frames.ServerFrame
-        match event.kind:
-            case EventKind.SENT:
-                frame = _message(message, cursor, with_id=viewer == message.sender)
-            case EventKind.EDITED if not message.deleted:
-                frame = frames.Edited(
-                    conversation=message.conversation,
-                    seq=message.seq,
-                    from_=message.sender,
-                    text=message.text,
-                    revision=message.revision,
-                    edited_at=timestamp(message.changed_at_ms or 0),
-                    cursor=cursor,
-                )
-            case EventKind.EDITED | EventKind.DELETED:
-                frame = frames.Deleted(
-                    conversation=message.conversation,
-                    seq=message.seq,
-                    from_=message.sender,
-                    revision=message.revision,
-                    deleted_at=timestamp(message.changed_at_ms or 0),
-                    cursor=cursor,
-                )
-            case EventKind.ERASED:
-                frame = frames.Erased(message.conversation, message.sender, cursor)
-        return text_frame(codec.encode(frame))
+        if event.kind is _SENT:
+            return text_frame(
+                codec.encode(_message(message, cursor, with_id=viewer == message.sender))
+            )
+        return text_frame(codec.encode(_revision(event, cursor)))
 
     def receipt(self, receipt: Receipt, viewer: UserId) -> bytes:
         """Render a receipt; the peer sees no `read` that its owner keeps private."""
@@ -127,6 +108,31 @@ def _message(message: Message, cursor: str, *, with_id: bool) -> frames.MessageF
         revision=message.revision,
         edited_at=_edited_at(message),
         deleted=message.deleted,
+    )
+
+
+def _revision(event: Event, cursor: str) -> frames.ServerFrame:
+    message = event.message
+    if event.kind is EventKind.ERASED:
+        return frames.Erased(message.conversation, message.sender, cursor)
+    changed_at = timestamp(message.changed_at_ms or 0)
+    if event.kind is EventKind.EDITED and not message.deleted:
+        return frames.Edited(
+            conversation=message.conversation,
+            seq=message.seq,
+            from_=message.sender,
+            text=message.text,
+            revision=message.revision,
+            edited_at=changed_at,
+            cursor=cursor,
+        )
+    return frames.Deleted(
+        conversation=message.conversation,
+        seq=message.seq,
+        from_=message.sender,
+        revision=message.revision,
+        deleted_at=changed_at,
+        cursor=cursor,
     )
 
 

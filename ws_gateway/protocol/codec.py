@@ -4,6 +4,8 @@
 nesting deep enough to exhaust the stack.
 """
 
+from collections.abc import Callable
+
 import msgspec
 
 from ws_gateway.protocol.frames import ServerFrame
@@ -12,7 +14,9 @@ from ws_gateway.protocol.requests import Request
 __all__ = ["InvalidFrame", "InvalidUtf8", "MalformedJson", "decode", "encode"]
 
 _decoder = msgspec.json.Decoder(Request)
-_encoder = msgspec.json.Encoder()
+
+encode: Callable[[ServerFrame], bytes] = msgspec.json.Encoder().encode
+"""Writes one server frame as UTF-8 JSON."""
 
 
 _MAX_REASON_CHARACTERS = 200
@@ -62,11 +66,6 @@ def decode(raw: bytes | bytearray | str) -> Request:
         raise MalformedJson(str(error)) from None
     except RecursionError:
         raise MalformedJson("nested too deeply") from None
-
-
-def encode(frame: ServerFrame) -> bytes:
-    """Write one server frame as UTF-8 JSON."""
-    return _encoder.encode(frame)
 
 
 def _shortened(reason: str) -> str:

@@ -27,10 +27,17 @@ class TokenBucket:
 
     def take(self, now: float) -> float:
         """Take a token. Returns 0, or how many seconds to wait when there is none."""
-        wait_s = self.wait_s(now)
-        if not wait_s:
-            self._tokens -= 1.0
-        return wait_s
+        # Every frame comes by here twice, so what `wait_s` does is done here for those who need
+        # not wait.
+        limit, tokens = self._limit, self._tokens
+        if now > self._updated_at:
+            tokens += (now - self._updated_at) * limit.per_s
+            if tokens > limit.burst:
+                tokens = float(limit.burst)
+        if tokens < 1.0 and (wait_s := self.wait_s(now)):
+            return wait_s
+        self._tokens, self._updated_at = tokens - 1.0, now
+        return 0.0
 
     def wait_s(self, now: float) -> float:
         """Return how many seconds it takes until there is a token; 0 when there is one."""

@@ -13,8 +13,17 @@ FINAL_TEXT = 0x81
 def text_frame(payload: bytes) -> bytes:
     """Frame UTF-8 text, unmasked as a server must (section 5.1)."""
     length = len(payload)
+    return (_HEADERS[length] if length < _USUAL_BYTES else _header(length)) + payload
+
+
+def _header(length: int) -> bytes:
     if length < 126:
-        return bytes((FINAL_TEXT, length)) + payload
+        return bytes((FINAL_TEXT, length))
     if length < 65536:
-        return b"\x81\x7e" + length.to_bytes(2) + payload
-    return b"\x81\x7f" + length.to_bytes(8) + payload
+        return bytes((FINAL_TEXT, 126)) + length.to_bytes(2)
+    return bytes((FINAL_TEXT, 127)) + length.to_bytes(8)
+
+
+_USUAL_BYTES = 1024
+_HEADERS = tuple(map(_header, range(_USUAL_BYTES)))
+"""Made once: most frames are no longer, and a lookup costs a third of making one."""
