@@ -9,7 +9,6 @@ from websockets.exceptions import ConnectionClosed
 
 from shared.ids import ConnectionId, UserId, new_connection_id
 from shared.introspection import TokenPair
-from ws_gateway.conversations import Change
 from ws_gateway.delivery.replay import Replay
 from ws_gateway.enquiry_queue import EnquiryQueue
 from ws_gateway.identity import Identity
@@ -154,7 +153,10 @@ class Connection:
     def _perform_now(self, action: Action | None) -> None:
         match action:
             case Submit(change):
-                self._submit(change)
+                self._unanswered += 1
+                if self._unanswered == _MAX_UNANSWERED:
+                    self._websocket.pause_reading(Pause.UNANSWERED)
+                self._services.messenger.submit(change, self)
             case Reply(frame):
                 self.send(frame)
             case Rest(frame):
@@ -173,20 +175,10 @@ class Connection:
             case Authenticate() | None:
                 pass
 
-    def _submit(self, change: Change) -> None:
-        self._unanswered += 1
-        if self._unanswered == _MAX_UNANSWERED:
-            self._websocket.pause_reading(Pause.UNANSWERED)
-        self._services.messenger.submit(change, self)
-
     def _on_text(self, raw: bytes | bytearray) -> None:
         """Take a text frame straight from the socket's callback, where nothing may be raised."""
         try:
-            action = self._session.receive(raw, self._services.now())
-            if type(action) is Submit:
-                self._submit(action.change)
-            else:
-                self._perform_now(action)
+            self._perform_now(self._session.receive(raw, self._services.now()))
         except Exception as error:
             self._fail("handling a frame failed", error)
 

@@ -227,7 +227,10 @@ class Messenger:
         self._bus.publish(notices)
         if not self._committer.waiting:  # else the next commit goes first, and runs meanwhile
             self._depart()
-        self._measure(batch, stored=stored, duplicate=duplicate, failed=failed, refused=refused)
+        self._measure(
+            batch,
+            {"stored": stored, "duplicate": duplicate, "failed": failed, "refused": refused},
+        )
 
     def _marked(self, submission: _Submission, marked: Marked, notices: list[Notice]) -> None:
         change = submission.change
@@ -263,17 +266,17 @@ class Messenger:
             _log.error("storing a change failed", error=repr(error))
             self._refuse(submission, ErrorCode.INTERNAL, _RETRY_AFTER_MS)
 
-    def _measure(self, batch: Batch[_Submission, Outcome], *, failed: int, **counts: int) -> None:
+    def _measure(self, batch: Batch[_Submission, Outcome], counts: dict[str, int]) -> None:
         metrics = self._metrics
-        for outcome, count in {"failed": failed, **counts}.items():
+        for outcome, count in counts.items():
             if count:
                 metrics.changes[outcome].inc(count)
         metrics.batch_size.observe(len(batch.items))
         metrics.commit_seconds.observe(batch.commit_s)
         metrics.ack_seconds.observe(batch.longest_wait_s)
-        if failed:
+        if counts["failed"]:
             why = next((str(o) for o in batch.outcomes if isinstance(o, StoreUnavailable)), None)
-            _log.warning("changes were not stored", count=failed, unavailable=why)
+            _log.warning("changes were not stored", count=counts["failed"], unavailable=why)
 
 
 class _Waiter:

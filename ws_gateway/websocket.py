@@ -150,7 +150,7 @@ class GatewayWebSocket(ServerConnection):
             self._awaits_frame
             and self.on_text is not None
             and self.protocol.state is OPEN
-            and not self.recv_messages.frames.queue
+            and not self.recv_messages.frames
         ):
             texts, end = whole_texts(data, self.protocol.max_message_size or 0)
             for text in texts:

@@ -170,7 +170,7 @@ class Outbox:
         if self._transport.is_closing():
             return
         self._transport.write(data)
-        if self._expiry is not None:
+        if self._expiry is not None:  # hardly anybody is behind, and every frame comes by here
             self.check()
 
     def check(self) -> None:

@@ -31,11 +31,12 @@ class Rendering:
     def event(self, event: Event, viewer: UserId) -> bytes:
         """Render an event; its sender's own devices get a message's client id as well."""
         message, cursor = event.message, self._cursors.encode(event.position_for(viewer))
+        frame: frames.ServerFrame
         if event.kind is _SENT:
-            return text_frame(
-                codec.encode(_message(message, cursor, with_id=viewer == message.sender))
-            )
-        return text_frame(codec.encode(_revision(event, cursor)))
+            frame = _message(message, cursor, with_id=viewer == message.sender)
+        else:
+            frame = _revision(event, cursor)
+        return text_frame(codec.encode(frame))
 
     def receipt(self, receipt: Receipt, viewer: UserId) -> bytes:
         """Render a receipt; the peer sees no `read` that its owner keeps private."""

@@ -27,27 +27,26 @@ class TokenBucket:
 
     def take(self, now: float) -> float:
         """Take a token. Returns 0, or how many seconds to wait when there is none."""
-        # Every frame comes by here twice, so what `wait_s` does is done here for those who need
-        # not wait.
         limit, tokens = self._limit, self._tokens
-        if now > self._updated_at:
-            tokens += (now - self._updated_at) * limit.per_s
-            if tokens > limit.burst:
+        elapsed_s, self._updated_at = now - self._updated_at, now
+        if elapsed_s > 0:
+            tokens += elapsed_s * limit.per_s
+            if tokens >= limit.burst:
                 tokens = float(limit.burst)
-        if tokens < 1.0 and (wait_s := self.wait_s(now)):
-            return wait_s
-        self._tokens, self._updated_at = tokens - 1.0, now
+        missing = 1.0 - tokens
+        # Floats gain a hair less than they should: who waited as told has waited enough.
+        if missing > _ROUNDING:
+            self._tokens = tokens
+            return missing / limit.per_s
+        self._tokens = tokens - 1.0
         return 0.0
 
     def wait_s(self, now: float) -> float:
         """Return how many seconds it takes until there is a token; 0 when there is one."""
-        limit, elapsed_s, self._updated_at = self._limit, now - self._updated_at, now
-        if elapsed_s > 0:
-            tokens = self._tokens + elapsed_s * limit.per_s
-            self._tokens = tokens if tokens < limit.burst else float(limit.burst)
-        missing = 1.0 - self._tokens
-        # Floats gain a hair less than they should: who waited as told has waited enough.
-        return 0.0 if missing <= _ROUNDING else missing / limit.per_s
+        wait_s = self.take(now)
+        if not wait_s:
+            self.put_back()
+        return wait_s
 
     def put_back(self) -> None:
         """Return a token that was taken for nothing."""
