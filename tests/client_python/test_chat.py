@@ -87,8 +87,8 @@ async def test_older_messages_come_as_one_scrolls_back(
         async with _chatting(a, bob.username) as pilot:
             await until(lambda: len(_shown(pilot)) == 50)
             messages = pilot.app.query_one("#messages", MessageList)
-            await pilot.wait_for_animation()
-            assert messages.is_vertical_scroll_end
+            # Mounted is not laid out yet, and what is not laid out is at its end, too.
+            await until(lambda: messages.max_scroll_y > 0 and messages.is_vertical_scroll_end)
             while len(_shown(pilot)) < 120:
                 await pilot.press("pageup")
             assert _shown(pilot) == [str(number) for number in range(120)]

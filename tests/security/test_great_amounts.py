@@ -11,7 +11,7 @@ from tests.support.fake_profile import FakeProfile, FakeSession
 from tests.support.gateway import TestGateway, running_gateway
 
 CONVERSATIONS = 100_000
-CONNECT_WITHIN_S = 5.0
+CONNECT_WITHIN_S = 2.0
 PAGE_WITHIN_S = 2.0
 """Of a test machine that does other things too; what is guarded against takes many seconds."""
 
@@ -22,6 +22,8 @@ async def test_person_with_100_000_conversations_is_served_like_any_other(tmp_pa
     async with running_gateway(tmp_path, profile=profile):
         pass  # makes the file
     _fill(tmp_path / "messages.db", ann.user_id)
+    async with running_gateway(tmp_path, profile=profile):
+        pass  # as it stops, it settles what was put into the log
     async with running_gateway(tmp_path, profile=profile) as gateway:
         await _talk(gateway, ann, bob)
 
