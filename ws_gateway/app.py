@@ -73,9 +73,7 @@ class Gateway:
         self.metrics = metrics
         self.connections = ConnectionMap(
             rendering,
-            lambda position, count: stores.messages.note_delivery(
-                position, count, int(now() * 1000)
-            ),
+            lambda deliveries: stores.messages.note_deliveries(deliveries, int(now() * 1000)),
             max_connections_per_user=settings.max_connections_per_user,
         )
         self.messenger = Messenger(

@@ -288,10 +288,6 @@ def is_valid_client_id(client_id: str) -> bool:
 
 def request_id_of(change: Change) -> str | None:
     """Return what its author calls a change, to be answered by."""
-    match change:
-        case Draft():
-            return change.client_id
-        case Erasure():
-            return None
-        case _:
-            return change.request_id
+    if isinstance(change, Draft):
+        return change.client_id
+    return None if isinstance(change, Erasure) else change.request_id

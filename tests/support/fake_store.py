@@ -1,6 +1,6 @@
 """The message store in memory, with faults to switch on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -94,9 +94,9 @@ class FakeMessageStore:
             if moved_at >= position and self._is_in(user_id, conversation)
         ]
 
-    def note_delivery(self, position: int, connections: int, at_ms: int) -> None:
+    def note_deliveries(self, deliveries: Iterable[tuple[int, int]], at_ms: int) -> None:
         """See `MessageStore`."""
-        self.deliveries.append((position, connections, at_ms))
+        self.deliveries += [(position, connections, at_ms) for position, connections in deliveries]
 
     async def conversations_to_erase(self, user_id: UserId) -> list[ConversationId]:
         """See `MessageStore`."""

@@ -24,7 +24,7 @@ async def _make_messages(path: Path) -> None:
         await edit(log, third, "new text", request_id="edit")
         await delete(log, second, request_id="delete")
         await mark(log, BOB, ANN, 1, read=True)
-        log.note_delivery(first.position, 2, 5)
+        log.note_deliveries([(first.position, 2)], 5)
         await stores.archive.index_search()
         await stores.people.block(ANN, CID, 6)
         await stores.people.follow_feed("12")

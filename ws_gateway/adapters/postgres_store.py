@@ -1,7 +1,7 @@
 """The message store on PostgreSQL, which many gateways share: a log for each person (ADR 16)."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from shared.ids import ConversationId, UserId
@@ -121,9 +121,9 @@ class PostgresMessageStore:
 
         return [tuple(row) for row in await available(self._database.read(read))]
 
-    def note_delivery(self, position: int, connections: int, at_ms: int) -> None:
-        """Remember that a message went out; see `MessageStore`."""
-        self._deliveries.append((position, connections, at_ms))
+    def note_deliveries(self, deliveries: Iterable[tuple[int, int]], at_ms: int) -> None:
+        """Remember that messages went out; see `MessageStore`."""
+        self._deliveries += [(position, connections, at_ms) for position, connections in deliveries]
 
     async def tidy_up(self) -> None:
         """Write deliveries down, about once a second.

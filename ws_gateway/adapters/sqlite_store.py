@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -57,16 +57,6 @@ class _Delivery(msgspec.Struct, gc=False):
     connections: int
     at_ms: int
     messages: int = 1
-
-    def takes(self, position: int, connections: int, at_ms: int) -> bool:
-        """Take the next message in, when it went out with these. Returns whether it did."""
-        belongs = (
-            position == self.position + self.messages
-            and connections == self.connections
-            and at_ms == self.at_ms
-        )
-        self.messages += belongs
-        return belongs
 
 
 class SqliteMessageStore:
@@ -189,10 +179,20 @@ class SqliteMessageStore:
 
         return await available(self._database.read(read))
 
-    def note_delivery(self, position: int, connections: int, at_ms: int) -> None:
-        """Remember that an event went out; see `MessageStore`."""
-        if not (self._deliveries and self._deliveries[-1].takes(position, connections, at_ms)):
-            self._deliveries.append(_Delivery(position, connections, at_ms))
+    def note_deliveries(self, deliveries: Iterable[tuple[int, int]], at_ms: int) -> None:
+        """Remember that messages went out; see `MessageStore`."""
+        last = self._deliveries[-1] if self._deliveries else None
+        for position, connections in deliveries:
+            if (
+                last is not None
+                and position == last.position + last.messages
+                and connections == last.connections
+                and at_ms == last.at_ms
+            ):
+                last.messages += 1
+            else:
+                last = _Delivery(position, connections, at_ms)
+                self._deliveries.append(last)
 
     async def write_deliveries(self, limit: int | None = None) -> None:
         """Write down deliveries that were noted: all, or the first `limit`.

@@ -40,14 +40,14 @@ class LiveConnection(Protocol):
 class ConnectionMap:
     """Holds the verified connections of this gateway, a user's oldest first.
 
-    For one event loop. Nothing here waits. `delivered` is told of each message that went out to its
-    recipient: its position, and to how many connections.
+    For one event loop. Nothing here waits. `delivered` is told of the messages that went out to
+    their recipients: the position of each, and to how many connections.
     """
 
     def __init__(
         self,
         rendering: Rendering,
-        delivered: Callable[[int, int], None],
+        delivered: Callable[[list[tuple[int, int]]], None],
         *,
         max_connections_per_user: int = 10,
     ) -> None:
@@ -122,10 +122,12 @@ class ConnectionMap:
 
         With a `viewer` only to that person's connections.
         """
+        delivered: list[tuple[int, int]] = []
         for notice in notices:
+            if isinstance(notice, Published):  # nearly always, and a pattern costs more
+                self._deliver_event(notice, viewer, delivered)
+                continue
             match notice:
-                case Published():
-                    self._deliver_event(notice, viewer)
                 case Receipt():
                     self._deliver_receipt(notice, viewer)
                 case TypingNotice():
@@ -133,8 +135,12 @@ class ConnectionMap:
                 case PresenceNotice():
                     to = notice.to if viewer is None else (viewer,)
                     self._deliver_ephemeral(to, self._rendering.presence, notice)
+        if delivered:
+            self._delivered(delivered)
 
-    def _deliver_event(self, published: Published, viewer: UserId | None) -> None:
+    def _deliver_event(
+        self, published: Published, viewer: UserId | None, delivered: list[tuple[int, int]]
+    ) -> None:
         """The other person's connections get it, and the author's own ones but the origin."""
         event = published.event
         message = event.message
@@ -146,7 +152,7 @@ class ConnectionMap:
                 connection.deliver(wire, position)
             if event.kind is _SENT:
                 self.frames_delivered += len(recipients)
-                self._delivered(message.position, len(recipients))
+                delivered.append((message.position, len(recipients)))
         senders = self._by_user.get(message.sender)
         if (
             senders

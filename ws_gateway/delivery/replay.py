@@ -62,9 +62,14 @@ class Replay:
             self._held_bytes, self._overflowed = 0, False
             page = await self._store.events_after(self._user_id, after, _PAGE_EVENTS)
             await _write_paced(map(self._render, page.events), write, drained)
-            for event in page.events:
-                if event.kind is EventKind.SENT and event.message.recipient == self._user_id:
-                    self._store.note_delivery(event.message.position, 1, now_ms())
+            self._store.note_deliveries(
+                [
+                    (event.message.position, 1)
+                    for event in page.events
+                    if event.kind is EventKind.SENT and event.message.recipient == self._user_id
+                ],
+                now_ms(),
+            )
             after = page.upto
             if not page.complete:
                 continue

@@ -1,6 +1,6 @@
 """Where conversations are kept: the log that a gateway writes and replays."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -72,8 +72,9 @@ class MessageStore(Protocol):
         """
         ...
 
-    def note_delivery(self, position: int, connections: int, at_ms: int) -> None:
-        """Remember that the message of that position went out; kept with a later transaction.
+    def note_deliveries(self, deliveries: Iterable[tuple[int, int]], at_ms: int) -> None:
+        """Remember that messages went out, by position and to how many connections; kept with a
+        later transaction.
 
         For tracing only: what a crash loses here is not missed anywhere else.
         """

@@ -428,8 +428,8 @@ async def test_search_answers_from_what_is_indexed_when_nothing_can_be_written(
 async def test_trace_tells_what_happened_to_an_own_message(stores: Stores) -> None:
     messages = await say(stores.messages, ANN, BOB, "a", "b", "c", at_ms=10)
     conversation = messages[0].conversation
-    stores.messages.note_delivery(messages[0].position, 2, 20)
-    stores.messages.note_delivery(messages[0].position, 1, 25)
+    stores.messages.note_deliveries([(messages[0].position, 2)], 20)
+    stores.messages.note_deliveries([(messages[0].position, 1)], 25)
     await mark(stores.messages, BOB, ANN, 2, at_ms=30)
     await mark(stores.messages, BOB, ANN, 1, read=True, at_ms=40)
     await mark(stores.messages, BOB, ANN, 2, read=True, at_ms=50)

@@ -436,7 +436,7 @@ async def test_deliveries_that_could_not_be_written_are_kept(url: str) -> None:
     async with running(url, 1, command_timeout_s=0.2) as cluster:
         (stores,) = cluster.stores
         (message,) = await say(stores.messages, ANN, BOB, "a")
-        stores.messages.note_delivery(message.position, 1, 77)
+        stores.messages.note_deliveries([(message.position, 1)], 77)
         async with cluster.connected() as connection, connection.transaction():
             await connection.execute("LOCK TABLE deliveries IN EXCLUSIVE MODE")
             with pytest.raises(StoreUnavailable):

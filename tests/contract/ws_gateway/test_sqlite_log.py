@@ -177,7 +177,7 @@ async def test_log_goes_on_after_reopening_wherever_it_stood(tmp_path: Path) -> 
 async def test_noted_deliveries_survive_a_failed_transaction(log: Log) -> None:
     choice = random.Random(5)
     await log.append(log.drafts(choice))
-    log.store.note_delivery(1, 2, 77)
+    log.store.note_deliveries([(1, 2)], 77)
     with database_locked(log.path):
         await log.append_in_vain(log.drafts(choice))
         with pytest.raises(StoreUnavailable):
@@ -190,14 +190,14 @@ async def test_noted_deliveries_survive_a_failed_transaction(log: Log) -> None:
 async def test_deliveries_that_went_out_together_are_one_row(log: Log) -> None:
     await log.append([Draft(USERS[0], USERS[1], str(number), "x") for number in range(9)])
     for position in (1, 2, 3):
-        log.store.note_delivery(position, 2, 77)
-    log.store.note_delivery(4, 1, 77)
-    log.store.note_delivery(5, 1, 78)
-    log.store.note_delivery(7, 1, 78)
+        log.store.note_deliveries([(position, 2)], 77)
+    log.store.note_deliveries([(4, 1)], 77)
+    log.store.note_deliveries([(5, 1)], 78)
+    log.store.note_deliveries([(7, 1)], 78)
     await log.store.write_deliveries(2)
-    log.store.note_delivery(8, 1, 78)
+    log.store.note_deliveries([(8, 1)], 78)
     await log.store.write_deliveries()
-    log.store.note_delivery(9, 1, 78)
+    log.store.note_deliveries([(9, 1)], 78)
 
     delivered = []
     for seq in range(1, 10):

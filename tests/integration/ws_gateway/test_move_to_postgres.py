@@ -46,7 +46,7 @@ async def live(stores: SqliteStores) -> None:
         action = choice.random()
         if action < 0.6 or not messages:
             messages += await say(stores.messages, one, other, f"word{n % 7} No {n} 👋", at_ms=n)
-            stores.messages.note_delivery(messages[-1].position, 1, n)
+            stores.messages.note_deliveries([(messages[-1].position, 1)], n)
         elif action < 0.75:
             await edit(stores.messages, choice.choice(messages), f"mended {n}", at_ms=n)
         elif action < 0.85:

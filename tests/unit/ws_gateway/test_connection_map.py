@@ -48,7 +48,7 @@ class Fixture:
         self.delivered: list[tuple[int, int]] = []
         self.map = ConnectionMap(
             Rendering(Cursors("e")),
-            lambda position, count: self.delivered.append((position, count)),
+            self.delivered.extend,
             max_connections_per_user=3,
         )
 

@@ -30,7 +30,7 @@ class Gateway:
         self.bus = FakeBus()
         self.timers = ManualTimers()
         self.metrics = Metrics()
-        self.connections = ConnectionMap(Rendering(Cursors("e")), lambda position, count: None)
+        self.connections = ConnectionMap(Rendering(Cursors("e")), lambda deliveries: None)
         self.settling: asyncio.Event | None = None
         """While it is there, a commit is under way until it is set."""
         self.following = Following(

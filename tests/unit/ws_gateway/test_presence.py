@@ -33,7 +33,7 @@ class Scene:
         self.bus = LocalBus()
         self.told: list[Notice] = []
         rendering = Rendering(Cursors("e"))
-        self.connections = ConnectionMap(rendering, lambda position, count: None)
+        self.connections = ConnectionMap(rendering, lambda deliveries: None)
         self.presence = Presence(
             self.connections,
             stores.people,

@@ -38,7 +38,7 @@ class World:
     def __init__(self, stores: SqliteStores) -> None:
         self.profile = FakeProfile()
         self.clock = ManualClock()
-        self.connections = ConnectionMap(Rendering(Cursors("e")), lambda _position, _count: None)
+        self.connections = ConnectionMap(Rendering(Cursors("e")), lambda _deliveries: None)
         self.ended: list[LiveConnection] = []
         self.deleted: list[UserId] = []
         self.people = stores.people
