@@ -14,6 +14,7 @@ from shared.ids import ConnectionId, ConversationId, UserId
 __all__ = [
     "MAX_CLIENT_ID_CHARACTERS",
     "MAX_TEXT_CHARACTERS",
+    "SENT",
     "Appended",
     "Blocked",
     "Change",
@@ -146,6 +147,10 @@ class EventKind(enum.IntEnum):
     DELETED = 2
     ERASED = 3
     """One of the two people deleted their account: all of their messages lost their text."""
+
+
+SENT = EventKind.SENT
+"""For what every message comes by: an attribute of an enumeration is slow to look up."""
 
 
 class Event(msgspec.Struct, frozen=True, gc=False, array_like=True):

@@ -225,9 +225,11 @@ class Messenger:
                 refused += 1
                 self._refuse(submission, _REFUSALS[type(outcome)])
         is_idle = not self._committer.waiting  # else the next commit goes first, and runs meanwhile
-        if is_idle:
-            self._depart()  # no ack waits for messages to be rendered
-        self._bus.publish(notices)
+        try:
+            if is_idle:
+                self._depart()  # no ack waits for messages to be rendered
+        finally:  # a connection that fails keeps no message from the others
+            self._bus.publish(notices)
         if is_idle:
             self._depart()
         self._measure(

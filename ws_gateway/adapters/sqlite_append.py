@@ -11,6 +11,7 @@ from ws_gateway.adapters.sqlite_backlog import Backlog, Sent, place
 from ws_gateway.adapters.sqlite_revise import Revise
 from ws_gateway.adapters.sqlite_rows import COLUMNS, JOINS, insert_rows, is_blocked, message_of
 from ws_gateway.conversations import (
+    SENT,
     Appended,
     Blocked,
     Change,
@@ -20,7 +21,6 @@ from ws_gateway.conversations import (
     Edit,
     Erasure,
     Event,
-    EventKind,
     Mark,
     Message,
     Outcome,
@@ -31,7 +31,6 @@ __all__ = ["Append", "LogCache", "Pair", "Route"]
 Pair: TypeAlias = tuple[UserId, UserId]
 
 _MAX_CACHED = 100_000
-_SENT = EventKind.SENT  # an attribute of an enumeration is slow to look up
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -173,7 +172,7 @@ class Append:
         self.sent.append(
             Sent(conversation, route.low, route.high, route.people, seq, position, low_count)
         )
-        return Appended(Event(_SENT, position, message), duplicate=False)
+        return Appended(Event(SENT, position, message), duplicate=False)
 
     def _blocked(self, draft: Draft) -> Outcome:
         """Refuse a draft, but for one that repeats what was stored before the block."""
@@ -275,7 +274,7 @@ class Append:
 def _again(draft: Draft, earlier: Message) -> Outcome:
     if not draft.repeats(earlier):
         return Conflict()
-    return Appended(Event(EventKind.SENT, earlier.position, earlier), duplicate=True)
+    return Appended(Event(SENT, earlier.position, earlier), duplicate=True)
 
 
 _STORED_BEFORE = f"""

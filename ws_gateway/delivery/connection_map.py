@@ -6,7 +6,7 @@ from typing import Protocol, TypeVar
 from shared.ids import ConnectionId, UserId
 from shared.revocation import HeldSession, Revocation
 from ws_gateway.conversations import (
-    EventKind,
+    SENT,
     Notice,
     PresenceNotice,
     Published,
@@ -19,8 +19,6 @@ from ws_gateway.identity import Identity
 __all__ = ["ConnectionMap", "LiveConnection"]
 
 N = TypeVar("N")
-
-_SENT = EventKind.SENT  # an attribute of an enumeration is slow to look up
 
 
 class LiveConnection(Protocol):
@@ -150,7 +148,7 @@ class ConnectionMap:
             position = event.position_for(message.recipient)
             for connection in recipients:
                 connection.deliver(wire, position)
-            if event.kind is _SENT:
+            if event.kind is SENT:
                 self.frames_delivered += len(recipients)
                 delivered.append((message.position, len(recipients)))
         senders = self._by_user.get(message.sender)

@@ -2,6 +2,7 @@
 
 from shared.ids import UserId
 from ws_gateway.conversations import (
+    SENT,
     Appended,
     Event,
     EventKind,
@@ -19,8 +20,6 @@ __all__ = ["TYPING_EXPIRES_MS", "Rendering", "ack_frame", "message_item"]
 
 TYPING_EXPIRES_MS = 6000
 
-_SENT = EventKind.SENT  # an attribute of an enumeration is slow to look up
-
 
 class Rendering:
     """Turns notices into frames for one side: `viewer` is who the frame is for."""
@@ -32,7 +31,7 @@ class Rendering:
         """Render an event; its sender's own devices get a message's client id as well."""
         message, cursor = event.message, self._cursors.encode(event.position_for(viewer))
         frame: frames.ServerFrame
-        if event.kind is _SENT:
+        if event.kind is SENT:
             frame = _message(message, cursor, with_id=viewer == message.sender)
         else:
             frame = _revision(event, cursor)

@@ -189,11 +189,9 @@ async def test_noted_deliveries_survive_a_failed_transaction(log: Log) -> None:
 
 async def test_deliveries_that_went_out_together_are_one_row(log: Log) -> None:
     await log.append([Draft(USERS[0], USERS[1], str(number), "x") for number in range(9)])
-    for position in (1, 2, 3):
-        log.store.note_deliveries([(position, 2)], 77)
-    log.store.note_deliveries([(4, 1)], 77)
-    log.store.note_deliveries([(5, 1)], 78)
-    log.store.note_deliveries([(7, 1)], 78)
+    log.store.note_deliveries([(1, 2), (2, 2)], 77)
+    log.store.note_deliveries([(3, 2), (4, 1)], 77)
+    log.store.note_deliveries([(5, 1), (7, 1)], 78)
     await log.store.write_deliveries(2)
     log.store.note_deliveries([(8, 1)], 78)
     await log.store.write_deliveries()

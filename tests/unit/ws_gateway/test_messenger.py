@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 
 import pytest
 
@@ -64,12 +64,14 @@ class World:
         self.clock = ManualClock()
         self.bus, self.sender = Bus(self.happened), Sender(self.happened)
         self.metrics = Metrics()
+        self.departed: Callable[[], None] = lambda: None
         self.messenger = Messenger(
             self.store,
             Recipients(self.profile),
             self.bus,
             self.metrics,
             now=self.clock,
+            depart=self._depart,
             max_waiting=5,
         )
         self.ann: FakeSession = self.profile.sign_up("ann")
@@ -79,6 +81,9 @@ class World:
         self.messenger.submit(
             Draft(self.ann.user_id, to or self.bob.user_id, client_id, text), self.sender
         )
+
+    def _depart(self) -> None:
+        self.departed()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -110,6 +115,27 @@ async def test_message_is_acknowledged_then_published(world: World) -> None:
     )
     assert world.happened == ["answered 1", "published 1"]
     assert world.bus.published[0].origin == "n_1"
+
+
+async def test_acks_leave_before_their_messages_are_published(world: World) -> None:
+    world.departed = lambda: world.happened.append("left")
+    async with world.running():
+        world.submit("1")
+        world.submit("2")
+    assert world.happened == [
+        *("answered 1", "answered 2", "left"),
+        *("published 1", "published 2", "left"),
+    ]
+
+
+async def test_message_is_published_though_acks_could_not_leave(world: World) -> None:
+    def fail() -> None:
+        raise RuntimeError("a connection is broken")
+
+    world.departed = fail
+    async with world.running():
+        world.submit("1")
+    assert world.happened == ["answered 1", "published 1"]
 
 
 async def test_ack_does_not_overtake_an_earlier_message_of_the_conversation(world: World) -> None:
