@@ -14,8 +14,9 @@ class Batcher(Generic[Question, Answer]):
     """Collects questions while calls are under way and asks them together in the next one.
 
     `ask` returns an answer for each question, in order; when it raises, every caller that shared
-    the call gets the error. No timer: a lone question goes out at once. For one event loop;
-    cancelling a caller leaves the others' answers alone.
+    the call gets the error. A lone question goes out at once; after a call that was shared, the
+    next begins after `pause`, so that more share it. For one event loop; cancelling a caller
+    leaves the others' answers alone.
     """
 
     def __init__(
@@ -24,10 +25,12 @@ class Batcher(Generic[Question, Answer]):
         *,
         max_batch: int,
         max_calls: int = 1,
+        pause: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._ask = ask
         self._max_batch = max_batch
         self._max_calls = max_calls
+        self._pause = pause
         self._waiting: list[tuple[Question, asyncio.Future[Answer]]] = []
         self._calls: set[asyncio.Task[None]] = set()
         self._asking = 0
@@ -70,3 +73,5 @@ class Batcher(Generic[Question, Answer]):
                 for (_, future), answer in answered:
                     if not future.done():
                         future.set_result(answer)
+            if self._pause is not None and len(batch) > 1:
+                await self._pause()

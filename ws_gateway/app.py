@@ -43,7 +43,9 @@ __all__ = ["Gateway", "run", "serving"]
 
 _TIDY_UP_INTERVAL_S = 0.2
 _PRESENCE_WORKERS = 3
-"""Of the database's connections, which messages need, too."""
+"""Of a shared database's connections, which messages need, too."""
+_PRESENCE_WORKERS_EMBEDDED = 32
+"""They share a read of the embedded one."""
 _BYTES_PER_REQUEST = 2048
 """More than requests take on average: whoever keeps to the limit on requests never meets this."""
 
@@ -93,7 +95,7 @@ class Gateway:
             bus,
             rendering,
             offline_after_s=settings.offline_after_s,
-            workers=1 if engines.shared_logs is None else _PRESENCE_WORKERS,
+            workers=_PRESENCE_WORKERS if engines.shared_logs else _PRESENCE_WORKERS_EMBEDDED,
             now=now,
         )
         self.eraser = Eraser(self.messenger, stores.people)

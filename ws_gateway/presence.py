@@ -214,12 +214,11 @@ class Presence:
     async def _update(self, user_id: UserId, *, is_new: bool = True) -> None:
         """Look up whom a user talks with. Who sees them now and did not is told, unless they were
         on another gateway before, which has told."""
-        peers = set(await self._people.peers(user_id, _MAX_PEERS))
-        preferences = await self._people.preferences(user_id)
+        person = await self._person(user_id)
         if user_id not in self._connections and user_id not in self._leaving:
             return
         before = self._online.get(user_id)
-        person = self._online[user_id] = _Person(peers, preferences.shares_presence)
+        self._online[user_id] = person
         if before is not None:
             self._tell(user_id, person.audience() - before.audience(), online=True)
             self._tell(user_id, before.audience() - person.audience(), online=False)
@@ -249,13 +248,15 @@ class Presence:
     async def _tell_departed(self, user_id: UserId, last_seen_ms: int) -> None:
         if user_id in self._connections or user_id in self._leaving:
             return
-        peers = set(await self._people.peers(user_id, _MAX_PEERS))
-        preferences = await self._people.preferences(user_id)
+        person = await self._person(user_id)
         if await self._attendance.elsewhere([user_id], user_id):
             return  # they have just come back
-        person = _Person(peers, preferences.shares_presence)
         self._tell(user_id, person.audience(), online=False, last_seen_ms=last_seen_ms)
         await self._people.set_last_seen(user_id, last_seen_ms)
+
+    async def _person(self, user_id: UserId) -> _Person:
+        circle = await self._people.circle(user_id, _MAX_PEERS)
+        return _Person(set(circle.peers), circle.preferences.shares_presence)
 
     def _tell(
         self,

@@ -6,7 +6,7 @@ from typing import Any
 from shared.ids import UserId
 from shared.postgres import Connection, Postgres
 from ws_gateway.adapters.postgres_rows import available, is_storable
-from ws_gateway.ports import Preferences
+from ws_gateway.ports import Circle, Preferences
 
 __all__ = ["PostgresPeopleStore"]
 
@@ -17,9 +17,9 @@ class PostgresPeopleStore:
     def __init__(self, database: Postgres) -> None:
         self._database = database
 
-    async def peers(self, user_id: UserId, limit: int) -> list[UserId]:
-        """Return whom a user talks with; see `PeopleStore`."""
-        return await self._ids(_PEERS, user_id, limit)
+    async def circle(self, user_id: UserId, limit: int) -> Circle:
+        """Return whom a user talks with, and what they let them see; see `PeopleStore`."""
+        return Circle(await self._ids(_PEERS, user_id, limit), await self.preferences(user_id))
 
     async def preferences(self, user_id: UserId) -> Preferences:
         """Return what a user lets others see."""

@@ -4,6 +4,7 @@ httpx's and the network's exceptions end here, as `ProfileServiceUnavailable`.
 """
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Sequence
 from typing import TypeVar
 
@@ -40,6 +41,9 @@ __all__ = ["ProfileClient"]
 
 Reply = TypeVar("Reply")
 
+_VERIFICATION_PAUSE_S = 0.02
+"""A request costs as much as five handshakes: in a storm, many connections share one."""
+
 
 class ProfileClient:
     """`IdentityVerifier`, `UserDirectory` and `RevocationFeed` in one, on one pool of connections.
@@ -66,7 +70,9 @@ class ProfileClient:
             limits=httpx.Limits(max_connections=8, max_keepalive_connections=8),
         )
         self._verifications: Batcher[TokenPair, Introspection] = Batcher(
-            self._introspect, max_batch=MAX_PAIRS
+            self._introspect,
+            max_batch=MAX_PAIRS,
+            pause=functools.partial(asyncio.sleep, _VERIFICATION_PAUSE_S),
         )
         self._lookups: Batcher[UserId, str | None] = Batcher(
             self._usernames, max_batch=MAX_USER_IDS

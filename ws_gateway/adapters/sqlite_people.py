@@ -3,13 +3,16 @@
 import sqlite3
 from collections.abc import Callable, Sequence
 
+from shared.batching import Batcher
 from shared.ids import UserId
 from shared.sqlite import Database
 from ws_gateway.adapters.sqlite_rows import available
-from ws_gateway.ports import Preferences
+from ws_gateway.ports import Circle, Preferences
 
 __all__ = ["SqlitePeopleStore"]
 
+_CIRCLES_A_READ = 16
+"""Some people talk with a thousand: other reads wait for all of it."""
 _KEY = "(SELECT key FROM users WHERE id = ?)"
 
 
@@ -22,18 +25,17 @@ class SqlitePeopleStore:
     def __init__(self, database: Database, forget_route: Callable[[UserId, UserId], None]) -> None:
         self._database = database
         self._forget_route = forget_route
+        self._circles: Batcher[tuple[UserId, int], Circle] = Batcher(
+            self._read_circles, max_batch=_CIRCLES_A_READ
+        )
 
-    async def peers(self, user_id: UserId, limit: int) -> list[UserId]:
-        """Return whom a user talks with; see `PeopleStore`."""
-        rows = await self._read(_PEERS, user_id, limit)
-        return [peer for (peer,) in rows]
+    async def circle(self, user_id: UserId, limit: int) -> Circle:
+        """Return whom a user talks with, and what they let them see; see `PeopleStore`."""
+        return await self._circles.submit((user_id, limit))
 
     async def preferences(self, user_id: UserId) -> Preferences:
         """Return what a user lets others see."""
-        rows = await self._read(
-            "SELECT shares_reads, shares_presence FROM users WHERE id = ?", user_id
-        )
-        return Preferences(*map(bool, rows[0])) if rows else Preferences()
+        return await available(self._database.read(lambda c: _preferences(c, user_id)))
 
     async def set_preferences(self, user_id: UserId, preferences: Preferences) -> None:
         """Remember what a user lets others see."""
@@ -125,11 +127,28 @@ class SqlitePeopleStore:
 
         await available(self._database.write(work))
 
+    async def _read_circles(self, asked: Sequence[tuple[UserId, int]]) -> list[Circle]:
+        return await available(
+            self._database.read(lambda c: [_circle(c, user_id, limit) for user_id, limit in asked])
+        )
+
     async def _read(self, sql: str, *arguments: object) -> list[tuple[UserId, ...]]:
         return await available(self._database.read(lambda c: c.execute(sql, arguments).fetchall()))
 
     async def _write(self, sql: str, *arguments: object) -> None:
         await available(self._database.write(lambda c: c.execute(sql, arguments) and None))
+
+
+def _circle(connection: sqlite3.Connection, user_id: UserId, limit: int) -> Circle:
+    rows = connection.execute(_PEERS, (user_id, limit)).fetchall()
+    return Circle([peer for (peer,) in rows], _preferences(connection, user_id))
+
+
+def _preferences(connection: sqlite3.Connection, user_id: UserId) -> Preferences:
+    row = connection.execute(
+        "SELECT shares_reads, shares_presence FROM users WHERE id = ?", (user_id,)
+    ).fetchone()
+    return Preferences(*map(bool, row)) if row else Preferences()
 
 
 _PEERS = """

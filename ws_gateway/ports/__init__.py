@@ -18,7 +18,7 @@ from ws_gateway.ports.archive import (
 from ws_gateway.ports.attendance import Arrival, Attendance, Pulse
 from ws_gateway.ports.bus import MessageBus, Receiver, UserBus
 from ws_gateway.ports.messages import EventPage, MessageStore, SharedLogs, StoreUnavailable
-from ws_gateway.ports.people import PeopleStore, Preferences
+from ws_gateway.ports.people import Circle, PeopleStore, Preferences
 from ws_gateway.ports.profile import (
     FeedEvent,
     FeedReady,
@@ -33,6 +33,7 @@ from ws_gateway.ports.profile import (
 __all__ = [
     "Arrival",
     "Attendance",
+    "Circle",
     "ConversationSummary",
     "EventPage",
     "FeedEvent",

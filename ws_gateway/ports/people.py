@@ -7,7 +7,7 @@ import msgspec
 
 from shared.ids import UserId
 
-__all__ = ["PeopleStore", "Preferences"]
+__all__ = ["Circle", "PeopleStore", "Preferences"]
 
 
 class Preferences(msgspec.Struct, frozen=True):
@@ -17,11 +17,20 @@ class Preferences(msgspec.Struct, frozen=True):
     shares_presence: bool = True
 
 
+class Circle(msgspec.Struct, frozen=True):
+    """Whom a person talks with, and what they let them see."""
+
+    peers: list[UserId]
+    """With a conversation and no block either way, newest first."""
+    preferences: Preferences
+
+
 class PeopleStore(Protocol):
     """What the gateway remembers of people. Every call may raise StoreUnavailable."""
 
-    async def peers(self, user_id: UserId, limit: int) -> list[UserId]:
-        """Return whom a user has a conversation with and no block either way, newest first."""
+    async def circle(self, user_id: UserId, limit: int) -> Circle:
+        """Return a user's circle, with the newest `limit` peers: one read for all that is asked of
+        everybody who comes."""
         ...
 
     async def preferences(self, user_id: UserId) -> Preferences:

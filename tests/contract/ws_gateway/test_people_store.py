@@ -42,20 +42,25 @@ async def send(stores: Stores, client_id: str, text: str = "hi") -> Outcome:
     return outcome
 
 
+async def peers(stores: Stores, user_id: UserId, limit: int = 10) -> list[UserId]:
+    """Return whom a user talks with."""
+    return (await stores.people.circle(user_id, limit)).peers
+
+
 async def test_peers_are_those_one_talked_with_newest_first(stores: Stores) -> None:
-    assert await stores.people.peers(ANN, 10) == []
+    assert await peers(stores, ANN, 10) == []
     await say(stores.messages, ANN, BOB, "a")
     await say(stores.messages, CID, ANN, "b")
     await stores.archive.conversations(ANN, None, 1)
-    assert await stores.people.peers(ANN, 10) == [CID, BOB]
-    assert await stores.people.peers(ANN, 1) == [CID]
-    assert await stores.people.peers(BOB, 10) == [ANN]
+    assert await peers(stores, ANN, 10) == [CID, BOB]
+    assert await peers(stores, ANN, 1) == [CID]
+    assert await peers(stores, BOB, 10) == [ANN]
 
 
 async def test_first_message_makes_peers_at_once(stores: Stores) -> None:
     await say(stores.messages, ANN, BOB, "a")
-    assert await stores.people.peers(ANN, 10) == [BOB]
-    assert await stores.people.peers(BOB, 10) == [ANN]
+    assert await peers(stores, ANN, 10) == [BOB]
+    assert await peers(stores, BOB, 10) == [ANN]
 
 
 @pytest.mark.parametrize(("blocker", "blocked"), [(ANN, BOB), (BOB, ANN)])
@@ -64,11 +69,11 @@ async def test_a_block_ends_being_peers_both_ways_until_it_is_lifted(
 ) -> None:
     await say(stores.messages, ANN, BOB, "a")
     await stores.people.block(blocker, blocked, 1)
-    assert await stores.people.peers(ANN, 10) == []
-    assert await stores.people.peers(BOB, 10) == []
+    assert await peers(stores, ANN, 10) == []
+    assert await peers(stores, BOB, 10) == []
     await stores.people.unblock(blocker, blocked)
-    assert await stores.people.peers(ANN, 10) == [BOB]
-    assert await stores.people.peers(BOB, 10) == [ANN]
+    assert await peers(stores, ANN, 10) == [BOB]
+    assert await peers(stores, BOB, 10) == [ANN]
 
 
 async def test_everything_is_shared_until_somebody_says_otherwise(stores: Stores) -> None:
@@ -79,6 +84,8 @@ async def test_everything_is_shared_until_somebody_says_otherwise(stores: Stores
     await stores.people.set_preferences(BOB, Preferences(True, False))
     assert await stores.people.preferences(ANN) == Preferences(False, True)
     assert await stores.people.preferences(BOB) == Preferences(True, False)
+    assert (await stores.people.circle(BOB, 10)).preferences == Preferences(True, False)
+    assert (await stores.people.circle(CID, 10)).preferences == Preferences(True, True)
 
 
 async def test_preferences_and_blocks_survive_reopening(engine: Engine) -> None:
@@ -140,10 +147,10 @@ async def test_refused_message_begins_no_conversation(stores: Stores) -> None:
     await stores.people.block(BOB, ANN, 1)
     assert await send(stores, "1") == Blocked()
     await stores.people.unblock(BOB, ANN)
-    assert await stores.people.peers(ANN, 10) == []
+    assert await peers(stores, ANN, 10) == []
     assert await stores.archive.conversations(BOB, None, 10) == []
     await say(stores.messages, ANN, BOB, "now")
-    assert await stores.people.peers(ANN, 10) == [BOB]
+    assert await peers(stores, ANN, 10) == [BOB]
 
 
 async def test_blocked_person_may_take_words_back_and_put_none_in(stores: Stores) -> None:

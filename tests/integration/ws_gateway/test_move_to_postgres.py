@@ -78,7 +78,7 @@ async def everything(stores: Stores) -> Everything:
             (s.peer, s.unread, s.received, s.read, s.peer_received, s.peer_read, s.last_message.seq)
             for s in await stores.archive.conversations(user, None, 100)
         ]
-        told[f"{user} peers"] = await stores.people.peers(user, 100)
+        told[f"{user} peers"] = (await stores.people.circle(user, 100)).peers
         events = await every_event(stores.messages, user, limit=50)
         told[f"{user} events"] = [(e.position_for(user), *shown(e)) for e in events]
         told[f"{user} receipts"] = sorted(await stores.messages.receipts_after(user, 0))

@@ -53,6 +53,22 @@ async def test_questions_that_wait_share_calls_up_to_the_limit(
     assert oracle.calls == [[0], [1, 2, 3], [4, 5]]
 
 
+async def test_after_a_shared_call_the_next_waits_for_more_to_share_it(oracle: Oracle) -> None:
+    pause = Gate()
+    pause.close()
+    batcher = Batcher(oracle.ask, max_batch=3, pause=pause.passed)
+    assert await batcher.submit(0) == 0  # a lone one's call has no pause after it
+    await asyncio.gather(*map(batcher.submit, (1, 2)))
+    await pause.arrivals(1)
+    early = asyncio.create_task(batcher.submit(3))
+    await asyncio.sleep(0)
+    late = asyncio.create_task(batcher.submit(4))
+    await asyncio.sleep(0)
+    pause.open()
+    assert (await early, await late) == (30, 40)
+    assert oracle.calls == [[0], [1, 2], [3, 4]]
+
+
 async def test_calls_run_side_by_side_up_to_the_limit(oracle: Oracle) -> None:
     batcher = Batcher(oracle.ask, max_batch=1, max_calls=2)
     oracle.gate.close()

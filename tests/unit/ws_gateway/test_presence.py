@@ -19,7 +19,7 @@ from ws_gateway.adapters.sqlite_stores import SqliteStores, open_sqlite_stores
 from ws_gateway.conversations import Appended, Draft, Notice, PresenceNotice, Published
 from ws_gateway.delivery.connection_map import ConnectionMap
 from ws_gateway.delivery.rendering import Rendering
-from ws_gateway.ports import Preferences, StoreUnavailable
+from ws_gateway.ports import Circle, Preferences, StoreUnavailable
 from ws_gateway.presence import Presence
 from ws_gateway.protocol.cursor import Cursors
 
@@ -192,17 +192,17 @@ async def test_first_message_during_the_arrival_introduces_as_well(
 ) -> None:
     """The peers were looked up just before the message was stored."""
     ann = await scene.come(ANN)
-    look_up = scene.stores.people.peers
+    look_up = scene.stores.people.circle
     looked_up, stored = asyncio.Event(), asyncio.Event()
 
-    async def peers(user_id: UserId, limit: int) -> list[UserId]:
+    async def circle(user_id: UserId, limit: int) -> Circle:
         found = await look_up(user_id, limit)
         if not stored.is_set():
             looked_up.set()
             await stored.wait()
         return found
 
-    monkeypatch.setattr(scene.stores.people, "peers", peers)
+    monkeypatch.setattr(scene.stores.people, "circle", circle)
     seat = Seat(CID)
     scene.connections.add(seat)
     scene.presence.joined(CID, seat.connection_id)
@@ -308,7 +308,7 @@ async def test_store_that_fails_costs_a_notice_and_not_the_presence(
         raise StoreUnavailable("locked")
 
     with monkeypatch.context() as patch:
-        patch.setattr(scene.stores.people, "peers", fail)
+        patch.setattr(scene.stores.people, "circle", fail)
         await scene.come(BOB)
     assert presence_frames(ann) == []
     await scene.come(BOB)
