@@ -1,5 +1,6 @@
 """What the service counts about itself, for Prometheus. One instance a service, no globals."""
 
+import functools
 from collections.abc import Callable
 from typing import Literal
 
@@ -27,6 +28,9 @@ class Metrics:
             registry=self._registry,
             buckets=_LATENCY_BUCKETS_S,
         )
+        # `labels` costs as much as counting, and there are few combinations
+        self._requests_by = functools.cache(self._requests.labels)
+        self._latency_by = functools.cache(self._latency.labels)
         self._sign_ups = self._counter("sign_ups", "Users created.")
         self._logins = self._counter("logins", "Passwords checked at log-in.", "outcome")
         self._external_sign_ins = self._counter(
@@ -36,7 +40,8 @@ class Metrics:
             "external_key_fetches", "Times the identity provider was asked for its keys.", "outcome"
         )
         self._refreshes = self._counter("refreshes", "Refresh tokens presented.", "outcome")
-        self._introspections = self._counter("introspections", "Token pairs verified.", "active")
+        introspections = self._counter("introspections", "Token pairs verified.", "active")
+        self._active, self._inactive = introspections.labels("true"), introspections.labels("false")
         self._throttled = self._counter("throttled", "Attempts refused unexamined.", "limit")
         self._overloaded = self._counter("overloaded", "Requests refused: too much was waiting.")
         self._errors = self._counter("unhandled_errors", "Requests that met a bug.")
@@ -57,9 +62,9 @@ class Metrics:
 
     def requested(self, method: str, route: str, status: int, duration_s: float | None) -> None:
         """Count an answered request; `duration_s` is None for a stream."""
-        self._requests.labels(method, route, str(status)).inc()
+        self._requests_by(method, route, status).inc()
         if duration_s is not None:
-            self._latency.labels(method, route).observe(duration_s)
+            self._latency_by(method, route).observe(duration_s)
 
     def signed_up(self) -> None:
         """Count a new user."""
@@ -85,8 +90,8 @@ class Metrics:
 
     def introspected(self, active: int, inactive: int) -> None:
         """Count verified token pairs."""
-        self._introspections.labels("true").inc(active)
-        self._introspections.labels("false").inc(inactive)
+        self._active.inc(active)
+        self._inactive.inc(inactive)
 
     def throttled(self, limit: str) -> None:
         """Count an attempt over one of the limits."""

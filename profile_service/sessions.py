@@ -148,10 +148,10 @@ class Sessions:
                 shown.append((found.access, current))
                 if found.refresh:
                     shown.append((found.refresh, current))
-        for place, answer in zip(
-            refreshing, await asyncio.gather(*refreshing.values()), strict=True
-        ):
-            answers[place] = answer
+        if refreshing:  # waiting for none would be a turn of the loop
+            refreshed = await asyncio.gather(*refreshing.values())
+            for place, answer in zip(refreshing, refreshed, strict=True):
+                answers[place] = answer
         self._note_shown(shown)
         active = sum(answer.active for answer in answers)
         self._metrics.introspected(active, len(answers) - active)

@@ -1,10 +1,9 @@
 """What happens to every request and response: an id, headers, metrics, the access log."""
 
-import secrets
+import random
 import time
 
 import structlog
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from profile_service.http_api.operation import ROUTE_KEY
@@ -14,11 +13,11 @@ __all__ = ["Observed"]
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
-_DEFAULT_HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
+_DEFAULT_HEADERS = {  # as ASGI wants them: bytes, names in lower case
+    b"cache-control": b"no-store",
+    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
+    b"referrer-policy": b"no-referrer",
+    b"x-content-type-options": b"nosniff",
 }
 
 _log = structlog.get_logger(__name__)
@@ -35,7 +34,7 @@ class Observed:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        request_id = secrets.token_hex(8)
+        request_id = random.randbytes(8).hex()  # noqa: S311 - a name for logs, no secret
         structlog.contextvars.bind_contextvars(request=request_id)
         started = time.perf_counter()
         status = 0
@@ -45,11 +44,14 @@ class Observed:
             nonlocal status, is_stream
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                for name, value in _DEFAULT_HEADERS.items():
-                    headers.setdefault(name, value)
-                headers["X-Request-ID"] = request_id
-                is_stream = headers.get("content-type", "").startswith("text/event-stream")
+                given = dict(message["headers"])
+                added = (item for item in _DEFAULT_HEADERS.items() if item[0] not in given)
+                message["headers"] = [
+                    *message["headers"],
+                    *added,
+                    (b"x-request-id", request_id.encode()),
+                ]
+                is_stream = given.get(b"content-type", b"").startswith(b"text/event-stream")
             await send(message)
 
         try:
