@@ -97,6 +97,11 @@ class Backlog:
             size += len(slices[-1].messages)
         return slices
 
+    def begins_by(self, position: int) -> bool:
+        """Tell whether what would be settled next begins at this position or before."""
+        waiting = next(iter(self._waiting.values()), None)
+        return waiting is not None and waiting[0].position <= position
+
     def settled(self, slices: Iterable[Slice]) -> None:
         """Let go of what is in the other tables now."""
         for done in slices:

@@ -73,6 +73,8 @@ class SqliteMessageStore:
         self._backlog = Backlog()
         self._settling = asyncio.Lock()
         self._tidied_at = time.monotonic()
+        self._tidied_upto = position
+        """Where the log ended then."""
         self._erasing: dict[UserId, int] = {}
         """By user, the first conversation of those that were to be erased when last asked for."""
         self._deliveries: list[_Delivery] = []
@@ -273,13 +275,13 @@ class SqliteMessageStore:
         """
         await self._write_deliveries_down_to(_DELIVERIES)
         if self._backlog and time.monotonic() - self._tidied_at >= _SETTLE_AFTER_S:
-            # What is here now, not what comes meanwhile: under load that would never end.
-            for _ in range(len(self._backlog) // _SLICE + 1):
+            # Under load, what has waited so long was settled along with batches.
+            while self._backlog.begins_by(self._tidied_upto):
                 await self._settle_oldest()
                 await asyncio.sleep(_PAUSE_S)
             await self._note_settled()
             await self._write_deliveries_down_to(0)
-            self._tidied_at = time.monotonic()
+            self._tidied_at, self._tidied_upto = time.monotonic(), self._position
 
     async def settle_all(self) -> None:
         """Settle everything: the next start has nothing to do.

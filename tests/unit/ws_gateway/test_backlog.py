@@ -67,6 +67,19 @@ def test_slices_hold_fewer_than_twice_the_limit() -> None:
     assert named(log.backlog.oldest(4)) == [(0, [1, 2, 3]), (1, [1, 2, 3, 4])]
 
 
+def test_what_is_settled_next_begins_where_the_longest_wait_began() -> None:
+    log = Log()
+    assert not log.backlog.begins_by(100)
+    log.send(0, 1, 0)
+
+    assert not log.backlog.begins_by(0)
+    assert log.backlog.begins_by(1)
+
+    log.backlog.settled(log.backlog.oldest(1))
+    assert not log.backlog.begins_by(1)
+    assert log.backlog.begins_by(2)
+
+
 def test_nothing_waits_once_everything_is_settled() -> None:
     log = Log()
     log.send(*range(5))
