@@ -50,6 +50,9 @@ from ws_gateway.recipients import Recipients
 __all__ = ["Messenger", "Sender"]
 
 _RETRY_AFTER_MS = 1000
+_MANY = 40
+"""Changes in one batch from which on their acks do not wait for messages to be rendered, though a
+turn of the loop more is the price."""
 
 _log = structlog.get_logger(__name__)
 
@@ -94,6 +97,8 @@ class Messenger:
         self._now = now
         self._depart = depart
         self._last_ms = 0
+        self._unpublished: list[Notice] = []
+        """What is published in the next turn of the loop."""
         self._committer: GroupCommit[_Submission, Outcome] = GroupCommit(
             self._append, self._committed, max_batch=max_batch, max_waiting=max_waiting
         )
@@ -149,10 +154,12 @@ class Messenger:
     async def settled(self) -> None:
         """Wait until what is being committed now, if anything, is published."""
         await self._committer.settled()
+        self._publish()
 
     async def run(self) -> None:
         """Commit what is submitted until `drain` has been called and nothing waits."""
         await self._committer.run()
+        self._publish()
 
     async def drain(self) -> None:
         """Let `run` return once every change that was taken has its answer."""
@@ -200,6 +207,7 @@ class Messenger:
         )
 
     def _committed(self, batch: Batch[_Submission, Outcome]) -> None:
+        self._publish()
         notices: list[Notice] = []
         authors: dict[ConversationId, UserId] = {}
         stored = duplicate = failed = refused = 0
@@ -224,18 +232,26 @@ class Messenger:
             else:
                 refused += 1
                 self._refuse(submission, _REFUSALS[type(outcome)])
-        is_idle = not self._committer.waiting  # else the next commit goes first, and runs meanwhile
-        try:
-            if is_idle:
+        if not self._committer.waiting:
+            try:
                 self._depart()  # no ack waits for messages to be rendered
-        finally:  # a connection that fails keeps no message from the others
-            self._bus.publish(notices)
-        if is_idle:
+            finally:  # a connection that fails keeps no message from the others
+                self._bus.publish(notices)
             self._depart()
+        elif len(batch.items) < _MANY:  # the next commit begins first, and runs meanwhile
+            self._bus.publish(notices)
+        else:
+            self._unpublished = notices
+            asyncio.get_running_loop().call_soon(self._publish)  # after acks have departed
         self._measure(
             batch,
             {"stored": stored, "duplicate": duplicate, "failed": failed, "refused": refused},
         )
+
+    def _publish(self) -> None:
+        notices, self._unpublished = self._unpublished, []
+        if notices:
+            self._bus.publish(notices)
 
     def _marked(self, submission: _Submission, marked: Marked, notices: list[Notice]) -> None:
         change = submission.change

@@ -54,10 +54,19 @@ class Sender:
         return {a.id: a.code if isinstance(a, frames.Error) else "ack" for a in self.answers}
 
 
+class Leaving(Sender):
+    """Its answers leave at the end of the loop's turn, as an outbox's do."""
+
+    def answer(self, frame: frames.ServerFrame) -> None:
+        super().answer(frame)
+        leave = f"left {self.answers[-1].id}"
+        asyncio.get_running_loop().call_soon(self._happened.append, leave)
+
+
 class World:
     """A messenger at work between fakes."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_waiting: int = 5) -> None:
         self.happened: list[str] = []
         self.profile = FakeProfile()
         self.store = FakeMessageStore()
@@ -72,7 +81,7 @@ class World:
             self.metrics,
             now=self.clock,
             depart=self._depart,
-            max_waiting=5,
+            max_waiting=max_waiting,
         )
         self.ann: FakeSession = self.profile.sign_up("ann")
         self.bob: FakeSession = self.profile.sign_up("bob")
@@ -125,6 +134,32 @@ async def test_acks_leave_before_their_messages_are_published(world: World) -> N
     assert world.happened == [
         *("answered 1", "answered 2", "left"),
         *("published 1", "published 2", "left"),
+    ]
+
+
+async def test_acks_of_a_large_batch_leave_first_though_more_waits() -> None:
+    world = World(max_waiting=100)
+    world.sender = Leaving(world.happened)
+    numbers = [str(number) for number in range(50)]
+    async with world.running():
+        world.submit("bob is known")
+        await until(lambda: len(world.bus.published) == 1)
+        world.store.commits.close()
+        world.submit("first")  # holds the committer, so that the others share a batch
+        await world.store.commits.arrivals(2)
+        for number in numbers:
+            world.submit(number)
+        world.store.commits.open()
+        world.store.commits.close()
+        await world.store.commits.arrivals(3)
+        world.submit("last")
+        world.store.commits.open()
+        await until(lambda: len(world.bus.published) == 53)
+    assert world.happened[world.happened.index("answered 0") :] == [
+        *(f"answered {number}" for number in numbers),
+        *(f"left {number}" for number in numbers),
+        *(f"published {number}" for number in numbers),
+        *("answered last", "published last", "left last"),
     ]
 
 
