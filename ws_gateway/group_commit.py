@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 import msgspec
 import structlog
 
+from ws_gateway.alarm import Alarm
 from ws_gateway.ports import StoreUnavailable
 
 __all__ = ["Batch", "GroupCommit", "QueueFull"]
@@ -98,11 +99,25 @@ class GroupCommit(Generic[Item, Outcome]):
 
     async def run(self) -> None:
         """Commit batches until `drain` was called and nothing waits."""
+        with Alarm() as alarm:
+            await self._commit_batches(alarm)
+
+    def drain(self) -> None:
+        """Let `run` return once what waits is committed."""
+        self._draining = True
+        self._wake.set()
+
+    def abandon(self) -> None:
+        """Give up what waits, without an outcome; `run` returns after the commit under way."""
+        self._waiting.clear()
+        self.drain()
+
+    async def _commit_batches(self, alarm: Alarm) -> None:
         paced_until = 0.0
         while True:
             await self._wake.wait()
             if (ahead_s := paced_until - time.perf_counter()) > 0:
-                await asyncio.sleep(ahead_s)
+                await alarm.sleep(ahead_s)
             if not self._waiting:
                 self._ended = True
                 return
@@ -126,16 +141,6 @@ class GroupCommit(Generic[Item, Outcome]):
                 if not reported.done():
                     reported.set_result(None)
             self._reported.clear()
-
-    def drain(self) -> None:
-        """Let `run` return once what waits is committed."""
-        self._draining = True
-        self._wake.set()
-
-    def abandon(self) -> None:
-        """Give up what waits, without an outcome; `run` returns after the commit under way."""
-        self._waiting.clear()
-        self.drain()
 
     async def _outcomes(self, items: Sequence[Item]) -> Sequence[Outcome | Exception]:
         """Commit all together, or each alone when one of them spoils the batch for the others."""
