@@ -1,7 +1,7 @@
 """A change's way through the gateway: recipient known, committed, answered, published.
 
-Answers and publication happen in the committer's own task, in commit order, so a sender who
-vanishes after the commit stops nothing.
+Answers and publication happen in commit order, and wait for no connection, so a sender who vanishes
+after the commit stops nothing.
 """
 
 import asyncio
