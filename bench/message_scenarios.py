@@ -3,6 +3,7 @@
 from bench import tool
 from bench.durable_commit import CommitPlan, CommitResult
 from bench.filled import data_directory, log_in
+from bench.load import LoadResult
 from bench.past import PastPlan, PastResult
 from bench.people import Person, sign_up
 from bench.record import Point, Record, Row, Throughput, exactly, spread
@@ -13,6 +14,7 @@ __all__ = ["filled", "latency", "past", "past_result", "throughput"]
 _CLOSED_LOOPS = ((50, 20, 1.0), (50, 1, 0.6), (1, 1, None))
 """Pairs, messages in flight for each, and how many times the relay's throughput is wanted."""
 _PEAK = (50, 20)
+_NAMES = {"relay": "relay", "duet": "Duet"}
 
 
 def throughput(on: Stage, options: Options, record: Record) -> None:
@@ -79,19 +81,36 @@ def latency(on: Stage, options: Options, record: Record) -> None:
         for server, peak in peaks.items():
             for _ in range(options.repetitions if (share, server) == (0.5, "duet") else 1):
                 _add_point(on, record, server, share, share * peak)
+    if 0.5 not in options.shares_of_peak:
+        return
     for server, target in (("relay", None), ("duet", 5.0)):
-        at_half = [p.result for p in record.points if p.server == server and p.share_of_peak == 0.5]
-        if not at_half:
-            continue
+        at_half = [p.result for p in record.points if (p.server, p.share_of_peak) == (server, 0.5)]
+        _latency_row(
+            f"half of the peak: {_NAMES[server]}", peaks[server] / 2, at_half, target, record
+        )
+    # What a server that stores nothing makes of the rate that Duet is measured at.
+    pairs, window = _PEAK
+    say("relay at half of Duet's peak")
+    beside = [
+        on.load("relay", pairs=pairs, window=window, rate_per_s=peaks["duet"] / 2)
+        for _ in range(options.repetitions)
+    ]
+    _latency_row("half of Duet's peak: relay", peaks["duet"] / 2, beside, None, record)
+
+
+def _latency_row(
+    at: str, rate: float, results: list[LoadResult], target: float | None, record: Record
+) -> None:
+    if results:
         record.rows.append(
             Row(
-                what=f"ack p99 at half of the peak: {server.replace('duet', 'Duet')}",
-                value=spread(result.ack.p99_us / 1000 for result in at_half),
+                what=f"ack p99 at {at}",
+                value=spread(result.ack.p99_us / 1000 for result in results),
                 unit="ms",
                 target=target,
                 at_most=True,
-                note=f"{peaks[server] / 2:,.0f} msg/s; p50 {at_half[0].ack.p50_us / 1000:.3g} ms; "
-                f"{shares(at_half)}",
+                note=f"{rate:,.0f} msg/s; p50 {results[0].ack.p50_us / 1000:.3g} ms; "
+                f"{shares(results)}",
             )
         )
 
