@@ -154,7 +154,8 @@ async def test_acks_of_a_large_batch_leave_first_though_more_waits() -> None:
         await world.store.commits.arrivals(3)
         world.submit("last")
         world.store.commits.open()
-        await until(lambda: len(world.bus.published) == 53)
+        world.store.commits.close()  # the last one's commit takes a turn of the loop, as a real one
+        await until(lambda: len(world.bus.published) == 52)
     assert world.happened[world.happened.index("answered 0") :] == [
         *(f"answered {number}" for number in numbers),
         *(f"left {number}" for number in numbers),
