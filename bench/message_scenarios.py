@@ -14,7 +14,6 @@ __all__ = ["filled", "latency", "past", "past_result", "throughput"]
 _CLOSED_LOOPS = ((50, 20, 1.0), (50, 1, 0.6), (1, 1, None))
 """Pairs, messages in flight for each, and how many times the relay's throughput is wanted."""
 _PEAK = (50, 20)
-_NAMES = {"relay": "relay", "duet": "Duet"}
 
 
 def throughput(on: Stage, options: Options, record: Record) -> None:
@@ -83,11 +82,9 @@ def latency(on: Stage, options: Options, record: Record) -> None:
                 _add_point(on, record, server, share, share * peak)
     if 0.5 not in options.shares_of_peak:
         return
-    for server, target in (("relay", None), ("duet", 5.0)):
+    for server, name, target in (("relay", "relay", None), ("duet", "Duet", 5.0)):
         at_half = [p.result for p in record.points if (p.server, p.share_of_peak) == (server, 0.5)]
-        _latency_row(
-            f"half of the peak: {_NAMES[server]}", peaks[server] / 2, at_half, target, record
-        )
+        _latency_row(f"half of the peak: {name}", peaks[server] / 2, at_half, target, record)
     # What a server that stores nothing makes of the rate that Duet is measured at.
     pairs, window = _PEAK
     say("relay at half of Duet's peak")

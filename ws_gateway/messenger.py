@@ -159,7 +159,6 @@ class Messenger:
     async def run(self) -> None:
         """Commit what is submitted until `drain` has been called and nothing waits."""
         await self._committer.run()
-        self._publish()
 
     async def drain(self) -> None:
         """Let `run` return once every change that was taken has its answer."""
