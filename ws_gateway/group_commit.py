@@ -2,7 +2,8 @@
 
 A lone item is committed at once, and under load batches grow by themselves, because all that
 arrives during one commit forms the next. A transaction costs hardly more for fifty items than for
-five, so after several together the next begins a millisecond after theirs began, or later (ADR 20).
+five, so after items from several sources the next begins a millisecond after theirs began, or
+later (ADR 20). Items from one source come together anyway.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ Outcome = TypeVar("Outcome")
 _log = structlog.get_logger(__name__)
 
 _SEVERAL = 4
-"""Items in one batch from which on the next one is paced."""
+"""Sources of one batch from which on the next one is paced."""
 
 
 class QueueFull(Exception):
@@ -45,9 +46,10 @@ class Batch(msgspec.Struct, Generic[Item, Outcome], frozen=True):
 class GroupCommit(Generic[Item, Outcome]):
     """Feeds batches to `commit`, one at a time, and hands each to `committed`.
 
-    One task runs `run`. `submit` is for code on the same event loop; it never waits. Only `run`
-    awaits the store, and nobody cancels it: a commit whose report is lost would be an ack that
-    never comes. Stop it by `drain`.
+    `source` tells where an item came from, as something that can be in a set. One task runs `run`.
+    `submit` is for code on the same event loop; it never waits. Only `run` awaits the store, and
+    nobody cancels it: a commit whose report is lost would be an ack that never comes. Stop it by
+    `drain`.
     """
 
     def __init__(
@@ -55,12 +57,14 @@ class GroupCommit(Generic[Item, Outcome]):
         commit: Callable[[Sequence[Item]], Awaitable[Sequence[Outcome]]],
         committed: Callable[[Batch[Item, Outcome]], None],
         *,
+        source: Callable[[Item], object],
         max_batch: int = 512,
         max_waiting: int = 20_000,
         pace_s: float = 0.001,
     ) -> None:
         self._commit = commit
         self._committed = committed
+        self._source = source
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._pace_s = pace_s
@@ -127,7 +131,7 @@ class GroupCommit(Generic[Item, Outcome]):
             elif not self._draining:
                 self._wake.clear()
             oldest_at, started_at = self._oldest_at, time.perf_counter()
-            paced_until = started_at + self._pace_s if len(items) >= _SEVERAL else 0.0
+            paced_until = started_at + self._pace_s if self._gathers(items) else 0.0
             self._oldest_at = started_at  # of those that had to stay behind, near enough
             self._committing = True
             outcomes = await self._outcomes(items)
@@ -141,6 +145,15 @@ class GroupCommit(Generic[Item, Outcome]):
                 if not reported.done():
                     reported.set_result(None)
             self._reported.clear()
+
+    def _gathers(self, items: Sequence[Item]) -> bool:
+        """Whether so many send at once that the next batch is worth waiting for."""
+        sources: set[object] = set()
+        for item in items:  # of a large batch, only as many as it takes
+            sources.add(self._source(item))
+            if len(sources) == _SEVERAL:
+                return True
+        return False
 
     async def _outcomes(self, items: Sequence[Item]) -> Sequence[Outcome | Exception]:
         """Commit all together, or each alone when one of them spoils the batch for the others."""

@@ -100,7 +100,11 @@ class Messenger:
         self._unpublished: list[Notice] = []
         """What is published in the next turn of the loop."""
         self._committer: GroupCommit[_Submission, Outcome] = GroupCommit(
-            self._append, self._committed, max_batch=max_batch, max_waiting=max_waiting
+            self._append,
+            self._committed,
+            source=lambda submission: id(submission.sender),  # it lives as long as the batch
+            max_batch=max_batch,
+            max_waiting=max_waiting,
         )
         self._gone: set[UserId] = set()
         """Users whose erasure has begun in this life: what they sent before, and was held up by the

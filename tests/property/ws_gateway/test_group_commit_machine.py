@@ -47,7 +47,7 @@ class GroupCommitMachine(RuleBasedStateMachine):
             open_sqlite_stores(self._directory / "messages.db", busy_timeout_s=0.005)
         )
         self._group: GroupCommit[Draft, Outcome] = GroupCommit(
-            self._commit, self._committed, max_batch=4
+            self._commit, self._committed, source=lambda draft: draft.sender, max_batch=4
         )
         self._running = asyncio.create_task(self._group.run())
 

@@ -43,6 +43,7 @@ class Fixture:
         self.group: GroupCommit[int, str] = GroupCommit(
             self.store.commit,
             self._report,
+            source=lambda item: item % 10,
             max_batch=max_batch,
             max_waiting=max_waiting,
             pace_s=pace_s,
@@ -91,7 +92,7 @@ async def test_what_arrives_during_a_commit_forms_the_next_batch() -> None:
     assert fixture.group.waiting == 0
 
 
-async def test_after_several_together_the_next_batch_gathers_for_a_moment() -> None:
+async def test_after_several_sources_the_next_batch_gathers_for_a_moment() -> None:
     async with Fixture(pace_s=0.05).running() as fixture:
         for item in range(4):
             fixture.group.submit(item)
@@ -103,12 +104,21 @@ async def test_after_several_together_the_next_batch_gathers_for_a_moment() -> N
         assert fixture.reports[1].longest_wait_s > fixture.reports[1].commit_s
 
 
-async def test_few_wait_for_no_pace() -> None:
+async def test_few_sources_wait_for_no_pace() -> None:
     async with Fixture(pace_s=3600).running() as fixture:
         for round_ in range(3):
             for item in range(3):
                 fixture.group.submit(10 * round_ + item)
             await until(lambda done=round_ + 1: len(fixture.reports) == done)  # type: ignore[misc]
+
+
+async def test_one_source_waits_for_no_pace_however_much_it_sends() -> None:
+    async with Fixture(pace_s=3600).running() as fixture:
+        for round_ in range(3):
+            for item in range(20):
+                fixture.group.submit(10 * item)
+            await until(lambda done=round_ + 1: len(fixture.reports) == done)  # type: ignore[misc]
+    assert [len(commit) for commit in fixture.store.commits] == [20, 20, 20]
 
 
 async def test_batch_has_a_limit_and_keeps_the_order() -> None:
