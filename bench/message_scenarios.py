@@ -85,14 +85,18 @@ def latency(on: Stage, options: Options, record: Record) -> None:
     for server, name, target in (("relay", "relay", None), ("duet", "Duet", 5.0)):
         at_half = [p.result for p in record.points if (p.server, p.share_of_peak) == (server, 0.5)]
         _latency_row(f"half of the peak: {name}", peaks[server] / 2, at_half, target, record)
-    # What a server that stores nothing makes of the rate that Duet is measured at.
     pairs, window = _PEAK
-    say("relay at half of Duet's peak")
-    beside = [
-        on.load("relay", pairs=pairs, window=window, rate_per_s=peaks["duet"] / 2)
-        for _ in range(options.repetitions)
-    ]
-    _latency_row("half of Duet's peak: relay", peaks["duet"] / 2, beside, None, record)
+    for server, other, what in (
+        ("relay", "duet", "half of Duet's peak: relay"),
+        ("duet", "relay", "half of the relay's peak: Duet"),
+    ):
+        say(f"ack p99 at {what}")
+        rate = peaks[other] / 2
+        results = [
+            on.load(server, pairs=pairs, window=window, rate_per_s=rate)
+            for _ in range(options.repetitions)
+        ]
+        _latency_row(what, rate, results, None, record)
 
 
 def _latency_row(

@@ -75,6 +75,8 @@ class SqliteMessageStore:
         self._tidied_at = time.monotonic()
         self._tidied_upto = position
         """Where the log ended then."""
+        self._noted_upto: int | None = None
+        """What `life.settled` is, once this life wrote it."""
         self._erasing: dict[UserId, int] = {}
         """By user, the first conversation of those that were to be erased when last asked for."""
         self._deliveries: list[_Delivery] = []
@@ -305,11 +307,14 @@ class SqliteMessageStore:
 
     async def _note_settled(self) -> None:
         settled = self._backlog.settled_upto(self._position)
+        if settled == self._noted_upto:
+            return
 
         def note(connection: sqlite3.Connection) -> None:
             connection.execute("UPDATE life SET settled = max(settled, ?)", (settled,))
 
         await available(self._database.write(note))
+        self._noted_upto = settled
 
 
 def _epoch(connection: sqlite3.Connection) -> str:
