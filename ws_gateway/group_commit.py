@@ -8,7 +8,7 @@ later (ADR 20). Items from one source come together anyway.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
 import msgspec
@@ -46,10 +46,9 @@ class Batch(msgspec.Struct, Generic[Item, Outcome], frozen=True):
 class GroupCommit(Generic[Item, Outcome]):
     """Feeds batches to `commit`, one at a time, and hands each to `committed`.
 
-    `source` tells where an item came from, as something that can be in a set. One task runs `run`.
-    `submit` is for code on the same event loop; it never waits. Only `run` awaits the store, and
-    nobody cancels it: a commit whose report is lost would be an ack that never comes. Stop it by
-    `drain`.
+    `source` tells where an item came from. One task runs `run`. `submit` is for code on the same
+    event loop; it never waits. Only `run` awaits the store, and nobody cancels it: a commit whose
+    report is lost would be an ack that never comes. Stop it by `drain`.
     """
 
     def __init__(
@@ -57,7 +56,7 @@ class GroupCommit(Generic[Item, Outcome]):
         commit: Callable[[Sequence[Item]], Awaitable[Sequence[Outcome]]],
         committed: Callable[[Batch[Item, Outcome]], None],
         *,
-        source: Callable[[Item], object],
+        source: Callable[[Item], Hashable],
         max_batch: int = 512,
         max_waiting: int = 20_000,
         pace_s: float = 0.001,
@@ -148,7 +147,7 @@ class GroupCommit(Generic[Item, Outcome]):
 
     def _gathers(self, items: Sequence[Item]) -> bool:
         """Whether so many send at once that the next batch is worth waiting for."""
-        sources: set[object] = set()
+        sources: set[Hashable] = set()
         for item in items:  # of a large batch, only as many as it takes
             sources.add(self._source(item))
             if len(sources) == _SEVERAL:
