@@ -20,7 +20,7 @@ import msgspec
 from bench import wire
 from bench.tool import main
 from shared.ids import UserId
-from ws_gateway.adapters.sqlite_life import DATABASE_NAME
+from ws_gateway.adapters.sqlite_life import DATABASE_NAME, SEARCH_NAME
 from ws_gateway.adapters.sqlite_stores import open_sqlite_stores
 from ws_gateway.conversations import Change, Draft
 
@@ -70,6 +70,7 @@ class FillResult(msgspec.Struct, frozen=True, kw_only=True):
     index_s: float
     """Bringing search up to date."""
     file_bytes: int
+    """Of the database and the search index."""
 
 
 async def _fill(plan: FillPlan) -> FillResult:
@@ -86,7 +87,7 @@ async def _fill(plan: FillPlan) -> FillResult:
                 await stores.messages.tidy_up()
         await stores.messages.settle_all()
         appended = time.monotonic()
-        while not await stores.archive.index_search(100):
+        while not await stores.search.catch_up(100):
             pass
         indexed = time.monotonic()
         written = stores.messages.position - before
@@ -95,7 +96,7 @@ async def _fill(plan: FillPlan) -> FillResult:
         written=written,
         append_s=appended - started,
         index_s=indexed - appended,
-        file_bytes=path.stat().st_size,
+        file_bytes=path.stat().st_size + path.with_name(SEARCH_NAME).stat().st_size,
     )
 
 

@@ -48,9 +48,12 @@ class Database:
         writer: aiosqlite.Connection,
         checkpointer: aiosqlite.Connection,
         readers: list[aiosqlite.Connection],
+        *,
+        begin: str,
     ) -> None:
         self._lock: int | None = lock
         self._writer = writer
+        self._begin = begin
         self._checkpointer = checkpointer
         self._checkpoints = Checkpoints(
             log, functools.partial(_run, writer), functools.partial(_run, checkpointer)
@@ -67,10 +70,12 @@ class Database:
         readers: int = 2,
         busy_timeout_s: float = 2.0,
         cache_mib: int = 64,
+        beside: Path | None = None,
     ) -> "Database":
         """Open `path`, making it and bringing its schema up to date first.
 
-        `migrations` is the package that holds the numbered `.sql` files.
+        `migrations` is the package that holds the numbered `.sql` files. Transactions and queries
+        may read the tables of another database, `beside`, too, which is open here already.
 
         Raises:
             DatabaseInUse: another process has it open.
@@ -89,6 +94,8 @@ class Database:
                     )
                 )
                 await _run(connections[-1], _configure, read_only, cache_mib)
+                if beside is not None:
+                    await _run(connections[-1], _attach, beside)
         except (sqlite3.Error, OSError) as error:
             await _close(connections, descriptor)
             raise DatabaseUnavailable(f"{path}: {error}") from error
@@ -97,17 +104,19 @@ class Database:
             raise
         writer, checkpointer, *read_only_ones = connections
         log = path.with_name(path.name + "-wal")
-        return cls(descriptor, log, writer, checkpointer, read_only_ones)
+        # IMMEDIATE would hold a snapshot of the other database too, however long this goes on.
+        begin = "BEGIN IMMEDIATE" if beside is None else "BEGIN"
+        return cls(descriptor, log, writer, checkpointer, read_only_ones, begin=begin)
 
     async def write(self, transaction: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `transaction` between BEGIN IMMEDIATE and COMMIT; on return it is on the disk.
+        """Run `transaction` between BEGIN and COMMIT; on return it is on the disk.
 
         An exception of `transaction` rolls back and comes out as it is.
 
         Raises:
             DatabaseUnavailable: locked, full or failing; rolled back.
         """
-        outcome: tuple[T, int] = await _run(self._writer, _in_transaction, transaction)
+        outcome: tuple[T, int] = await _run(self._writer, _in_transaction, self._begin, transaction)
         result, rows = outcome
         self._checkpoints.committed(rows)
         return result
@@ -156,11 +165,11 @@ async def _run(
 
 
 def _in_transaction(
-    connection: sqlite3.Connection, transaction: Callable[[sqlite3.Connection], T]
+    connection: sqlite3.Connection, begin: str, transaction: Callable[[sqlite3.Connection], T]
 ) -> tuple[T, int]:
     """Return what the transaction returns, and how many rows it changed."""
     rows = connection.total_changes
-    connection.execute("BEGIN IMMEDIATE")
+    connection.execute(begin)
     try:
         result = transaction(connection)
         connection.execute("COMMIT")
@@ -191,6 +200,10 @@ def _configure(connection: sqlite3.Connection, read_only: bool, cache_mib: int) 
     connection.execute("PRAGMA temp_store=MEMORY")
 
 
+def _attach(connection: sqlite3.Connection, path: Path) -> None:
+    connection.execute("ATTACH ? AS beside", (f"file:{path}?mode=ro",))
+
+
 def lock(path: Path) -> int:
     """Keep every other process from opening `path`, until the returned descriptor is closed.
 
@@ -216,6 +229,7 @@ def _migrate(path: Path, package: str) -> None:
         migrations = found.filter(lambda migration: migration.path.endswith(".sql"))
         backend = yoyo.get_backend(f"sqlite:///{path.resolve()}")
         try:
+            backend.connection.execute("PRAGMA secure_delete=ON")
             backend.apply_migrations(backend.to_apply(migrations))
         finally:
             backend.connection.close()

@@ -137,7 +137,7 @@ class Checkpoints:
 
 def _checkpoint(connection: sqlite3.Connection) -> tuple[int, int]:
     """Write back what no reader holds; return the log's pages, and how many are written back."""
-    _, pages, written_back = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    _, pages, written_back = connection.execute("PRAGMA main.wal_checkpoint(PASSIVE)").fetchone()
     return max(0, pages), max(0, written_back)
 
 
@@ -145,7 +145,7 @@ def _empty_log(connection: sqlite3.Connection) -> bool:
     (patience_ms,) = connection.execute("PRAGMA busy_timeout").fetchone()
     connection.execute("PRAGMA busy_timeout=0")  # whoever writes next must not wait for readers
     try:
-        (is_busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        (is_busy, *_) = connection.execute("PRAGMA main.wal_checkpoint(TRUNCATE)").fetchone()
     finally:
         connection.execute(f"PRAGMA busy_timeout={patience_ms}")
     return not is_busy

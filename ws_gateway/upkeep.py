@@ -5,7 +5,12 @@ from pathlib import Path
 
 from shared.sqlite_backup import back_up, restore
 from shared.sqlite_compact import compact
-from ws_gateway.adapters.sqlite_life import DATABASE_NAME, begin_new_life, merge_search
+from ws_gateway.adapters.sqlite_life import (
+    DATABASE_NAME,
+    SEARCH_NAME,
+    begin_new_life,
+    merge_search,
+)
 from ws_gateway.settings import Settings
 
 __all__ = ["begin_life_after_restore", "copy", "move", "put_back", "shrink"]
@@ -48,7 +53,12 @@ def shrink(settings: Settings) -> tuple[int, int]:
         ValueError, OSError: the database's URL cannot be used.
     """
     settings.require_sqlite("VACUUM, which it does by itself")
-    return compact(settings.data_dir / DATABASE_NAME, merge_search)
+    before, after = compact(settings.data_dir / DATABASE_NAME)
+    search = settings.data_dir / SEARCH_NAME
+    if search.exists():
+        of_search = compact(search, merge_search)
+        before, after = before + of_search[0], after + of_search[1]
+    return before, after
 
 
 async def begin_life_after_restore(settings: Settings) -> None:

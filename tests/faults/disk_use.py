@@ -40,7 +40,8 @@ async def disk_use(plan: Plan) -> list[Figure]:
         await _tidied(stores)
         grown = _size(path)
     started = time.monotonic()
-    before, after = compact(path, merge_search)
+    of_log, of_search = compact(path), compact(path.with_name("search.db"), merge_search)
+    before, after = (sum(sizes) for sizes in zip(of_log, of_search, strict=True))
     took_s = time.monotonic() - started
     cost = (full - empty) / count
     reused = 1 - (grown - erased) / (cost * count / 10)
@@ -82,7 +83,7 @@ async def _tidied(stores: SqliteStores) -> None:
 
 
 def _size(path: Path) -> int:
-    """Of the database, without the log, which has 16 MB at most in normal operation."""
+    """Of both files, without their logs, which have 16 MB at most in normal operation."""
     return _pages(path, "page_count")
 
 
@@ -91,7 +92,9 @@ def _free_bytes(path: Path) -> int:
 
 
 def _pages(path: Path, which: str) -> int:
+    """Return how many bytes such pages of the database and of its search index take."""
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-        (pages,) = connection.execute(f"PRAGMA {which}").fetchone()
+        connection.execute("ATTACH ? AS search", (f"file:{path.with_name('search.db')}?mode=ro",))
+        pages = [connection.execute(f"PRAGMA {file}.{which}") for file in ("main", "search")]
         (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
-    return int(pages * page_bytes)
+        return sum(int(found.fetchone()[0]) for found in pages) * int(page_bytes)

@@ -159,8 +159,11 @@ async def _indexed(database: Path) -> None:
             with contextlib.closing(
                 sqlite3.connect(f"file:{database}?mode=ro", uri=True)
             ) as connection:
+                connection.execute(
+                    "ATTACH ? AS search", (f"file:{database.with_name('search.db')}?mode=ro",)
+                )
                 indexed, last = connection.execute(
-                    "SELECT indexed, (SELECT max(position) FROM messages) FROM life"
+                    "SELECT indexed, (SELECT max(position) FROM messages) FROM following"
                 ).fetchone()
             if indexed >= last:
                 return

@@ -76,6 +76,7 @@ def test_filled_database_holds_what_was_asked_for(tmp_path: Path) -> None:
     result = tool.run("bench.fill", plan, FillResult, core=None)
     assert (result.messages, result.written) == (5000, 5000)
     with closing(sqlite3.connect(tmp_path / "messages.db")) as database:
+        database.execute("ATTACH ? AS search", (str(tmp_path / "search.db"),))
 
         def count(query: str, *of: str) -> int:
             (found,) = database.execute(query, of).fetchone()
@@ -83,7 +84,7 @@ def test_filled_database_holds_what_was_asked_for(tmp_path: Path) -> None:
 
         assert count("SELECT count(*) FROM messages") == 5000
         assert count("SELECT count(*) FROM places") == 5000  # all are settled
-        assert count("SELECT indexed FROM life") == 5000
+        assert count("SELECT indexed FROM following") == 5000
         of_user = "FROM members JOIN users ON users.key = user WHERE users.id = ?"
         assert count(f"SELECT count(*) {of_user}", "u_busy") == 100
         assert count(f"SELECT last_seq {of_user}", "u_reader") == 600

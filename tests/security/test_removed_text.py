@@ -69,7 +69,7 @@ async def test_nothing_of_a_removed_text_stays_in_a_file(tmp_path: Path, seed: i
         messages: list[Message] = []
         for _ in range(40):
             messages += await say(stores.messages, ANN, BOB, *texts.make(20))
-            await stores.archive.index_search()
+            await stores.search.catch_up()
         gone = chance.sample(messages, 300)
         for number, message in enumerate(gone):
             if number % 3:
@@ -78,7 +78,7 @@ async def test_nothing_of_a_removed_text_stays_in_a_file(tmp_path: Path, seed: i
                 await edit(stores.messages, message, "something else")
             if not number % 50:
                 await say(stores.messages, BOB, ANN, *texts.make(20))
-                await stores.archive.index_search()
+                await stores.search.catch_up()
         words = {texts.words[message.text] for message in gone}
         assert left_behind(tmp_path, words)
         await forgotten(stores, clock)
@@ -96,7 +96,7 @@ async def test_erased_person_leaves_no_words(tmp_path: Path) -> None:
     async with open_sqlite_stores(tmp_path / "messages.db", clock=clock) as stores:
         for peer in (ANN, CID):
             await say(stores.messages, BOB, peer, *texts.make(60))
-            await stores.archive.index_search()
+            await stores.search.catch_up()
         await erase(stores.messages, BOB)
         await forgotten(stores, clock)
     assert left_behind(tmp_path, texts.words.values()) == set()
@@ -106,7 +106,7 @@ async def test_it_goes_on_after_a_restart_and_is_done_once_an_hour(tmp_path: Pat
     clock, texts, path = Clock(), Texts(8), tmp_path / "messages.db"
     async with open_sqlite_stores(path, clock=clock) as stores:
         first, second = await say(stores.messages, ANN, BOB, *texts.make(2))
-        await stores.archive.index_search()
+        await stores.search.catch_up()
         await delete(stores.messages, first)
     async with open_sqlite_stores(path, clock=clock) as stores:
         await tidied(stores, clock, for_s=10)

@@ -60,16 +60,12 @@ class SqliteEngine:
     def rows(self) -> list[str]:
         """See `Engine`."""
         with contextlib.closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)) as c:
-            tables = [
-                name
-                for (name,) in c.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
-                if not name.startswith("search")
-            ]
-            return [str(row) for name in tables for row in c.execute(f"SELECT * FROM {name}")]
+            tables = c.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
+            return [str(row) for (name,) in tables for row in c.execute(f"SELECT * FROM {name}")]
 
     def unwritable(self) -> contextlib.AbstractContextManager[None]:
         """See `Engine`."""
-        return database_locked(self.path)
+        return database_locked(self.path.with_name("search.db"))
 
 
 class PostgresEngine:

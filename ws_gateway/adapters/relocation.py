@@ -14,8 +14,8 @@ from typing import Any
 from shared.postgres import Connection, Postgres
 from shared.relocation import Moved, RelocationRefused, Table, open_source, relocate
 from ws_gateway.adapters.postgres_stores import MIGRATIONS, SCHEMA
-from ws_gateway.adapters.sqlite_indexes import last_position
 from ws_gateway.adapters.sqlite_life import DATABASE_NAME
+from ws_gateway.adapters.sqlite_rows import last_position
 
 __all__ = ["move_to_postgres"]
 

@@ -1,4 +1,4 @@
-"""History, conversation list, search and traces on SQLite."""
+"""History, conversation list and traces on SQLite, and search through its index."""
 
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
@@ -9,7 +9,6 @@ import msgspec
 from shared.ids import ConversationId, UserId, conversation_id
 from shared.sqlite import Database
 from ws_gateway.adapters.sqlite_backlog import Sent
-from ws_gateway.adapters.sqlite_indexes import index_search, indexed_upto, merge_search
 from ws_gateway.adapters.sqlite_rows import (
     COLUMNS,
     JOINS,
@@ -18,27 +17,15 @@ from ws_gateway.adapters.sqlite_rows import (
     message_of,
     user_key,
 )
+from ws_gateway.adapters.sqlite_search import SqliteSearch
 from ws_gateway.ports import (
     ConversationSummary,
     MessagePage,
-    SearchHit,
     SearchPage,
-    StoreUnavailable,
     Trace,
 )
 
 __all__ = ["SqliteMessageArchive"]
-
-_INDEX_CHUNK = 500
-_MERGED_PAGES = 16
-"""What one step merges, or a word: the next batch waits for it."""
-_MERGES = 32
-"""Steps after each chunk, at most: as many pages as it adds, for each of twelve fourfold parts."""
-_INDEX_CHUNKS = 100
-"""A search indexes at most 50,000 more messages before it answers."""
-
-_MAX_RANKED = 10_000
-"""Matches that one search looks at, the newest ones: to rank all of two million took 19 s."""
 
 
 class SqliteMessageArchive:
@@ -47,6 +34,7 @@ class SqliteMessageArchive:
     def __init__(
         self,
         database: Database,
+        search: SqliteSearch,
         settle: Callable[[UserId], Awaitable[None]],
         unsettled: Callable[[UserId, UserId], Sequence[Sent]],
         write_deliveries: Callable[[], Awaitable[None]],
@@ -57,10 +45,9 @@ class SqliteMessageArchive:
         `write_deliveries` writes down the deliveries that are remembered only so far.
         """
         self._database = database
+        self._search = search
         self._settle = settle
         self._unsettled = unsettled
-        self._merges = 0
-        """Steps of merging that what was indexed last may still need."""
         self._write_deliveries = write_deliveries
 
     async def history(
@@ -132,55 +119,9 @@ class SqliteMessageArchive:
         limit: int,
     ) -> SearchPage:
         """Find messages; see `MessageArchive`."""
-        words = _match_expression(query)
-        try:
-            complete = await self.index_search(_INDEX_CHUNKS)
-        except StoreUnavailable:
-            complete = False
-
-        def read(connection: sqlite3.Connection) -> SearchPage:
-            last = indexed_upto(connection) if upto is None else upto
-            people = [user_key(connection, user_id)]
-            if peer_id is not None:
-                people.append(user_key(connection, peer_id))
-            if None in people or not words:
-                return SearchPage([], more=False, complete=complete, upto=last)
-            of_people = " AND ".join(f"people:u{key}" for key in people)
-            rows = connection.execute(
-                _SEARCH, (f"{of_people} AND text:({words})", last, limit + 1, offset)
-            ).fetchall()
-            hits = [SearchHit(message_of(row), row[N_COLUMNS]) for row in rows[:limit]]
-            return SearchPage(hits, more=len(rows) > limit, complete=complete, upto=last)
-
-        return await available(self._database.read(read))
-
-    async def index_search(self, chunks: int = 1) -> bool:
-        """Let the search index catch up by some chunks; returns whether it is at the log's end."""
-        for _ in range(chunks):
-            is_complete = await self._index_chunk()
-            while self._merges:
-                await self._merge()
-            if is_complete:
-                return True
-        return False
-
-    async def go_on_indexing(self) -> bool:
-        """Let the search index catch up by one transaction; returns whether all is done."""
-        if self._merges:
-            await self._merge()
-            return False
-        return await self._index_chunk() and not self._merges
-
-    async def _index_chunk(self) -> bool:
-        is_complete, has_grown = await available(
-            self._database.write(lambda c: index_search(c, _INDEX_CHUNK))
+        return await self._search.find(
+            user_id, query, peer_id, upto=upto, offset=offset, limit=limit
         )
-        self._merges = _MERGES if has_grown else 0
-        return is_complete
-
-    async def _merge(self) -> None:
-        has_merged = await available(self._database.write(lambda c: merge_search(c, _MERGED_PAGES)))
-        self._merges = max(0, self._merges - 1) if has_merged else 0
 
     async def trace(self, user_id: UserId, conversation: ConversationId, seq: int) -> Trace | None:
         """Return what happened to a message; see `MessageArchive`."""
@@ -221,16 +162,6 @@ def _summary(row: tuple[Any, ...]) -> ConversationSummary:
         peer_read=peer_read if shares_reads else None,
         position=position,
     )
-
-
-def _match_expression(query: str) -> str:
-    """Quote each word, so that nothing in it is FTS5 syntax; the last may be the start of one.
-
-    All must match, but for those without a letter or digit: where no operator stands, FTS5 passes
-    over a phrase that its tokenizer leaves empty. It would end the query at U+0000.
-    """
-    words = query.replace("\x00", " ").split()
-    return " ".join('"' + word.replace('"', '""') + '"' for word in words) + "*" if words else ""
 
 
 _HISTORY = f"""
@@ -277,23 +208,6 @@ FROM members CROSS JOIN users ON users.key = members.peer
 WHERE members.user = ? AND members.conversation > ? AND members.last_position > 0
 ORDER BY members.conversation LIMIT ?
 """
-
-_SEARCH = f"""
-WITH newest AS (
-    SELECT rowid AS position, bm25(search, 0.0, 1.0) AS score FROM search
-    WHERE search MATCH ?1 AND rowid <= ?2 ORDER BY rowid DESC LIMIT {_MAX_RANKED}
-), page AS (
-    SELECT position, score FROM newest ORDER BY score, position DESC LIMIT ?3 OFFSET ?4
-)
-SELECT {COLUMNS}, (
-    SELECT snippet(search, 1, '«', '»', '…', 12) FROM search
-    WHERE search MATCH ?1 AND search.rowid = page.position
-)
-FROM page CROSS JOIN messages AS message USING (position)
-{JOINS}
-ORDER BY page.score, page.position DESC
-"""
-"""Ranked by the text alone: how rare a person's messages are says nothing."""
 
 _TRACE = f"""
 SELECT {COLUMNS}, deliveries.at_ms, deliveries.connections,

@@ -1,41 +1,34 @@
 """Taking what was removed out of the file, too: deleted texts, and what an edit replaced.
 
 SQLite overwrites what is deleted (`PRAGMA secure_delete`). But FTS5 keeps the words of a removed
-text in its index until the parts that hold them are merged, and the write-ahead log keeps pages as
-they were. So after removals all parts are merged into one, a few pages at a time while nothing else
-waits, and then the log is emptied.
+text in its index until the parts that hold them are merged, and write-ahead logs keep pages as they
+were. So after removals all parts are merged into one, some pages at a time, and then the logs of
+both files are emptied.
 """
 
 import sqlite3
-import time
 from collections.abc import Callable
 
 from shared.sqlite import Database
-from ws_gateway.adapters.sqlite_indexes import merge_search
+from ws_gateway.adapters.sqlite_index import merge
 from ws_gateway.adapters.sqlite_rows import available
 
-__all__ = ["Forgetting", "note_removal"]
+__all__ = ["Forgetting"]
 
-_MORE, _MERGING = 1, 2
+_MERGING = 2
 _EVERY_S = 3600.0
 """A merge writes the whole index anew, so those who go on deleting wait for it together."""
 _LOOK_EVERY_S = 1.0
 _PAGES = 250
-"""What one transaction merges: the next batch waits for it, some milliseconds."""
-
-
-def note_removal(connection: sqlite3.Connection) -> None:
-    """Note that a text was removed. In the transaction that removes it."""
-    connection.execute(
-        "UPDATE life SET forgetting = forgetting | ? WHERE NOT forgetting & ?", (_MORE, _MORE)
-    )
+"""What one transaction merges: some milliseconds, which a search may wait for."""
 
 
 class Forgetting:
     """Goes on with it a little at a time; what was begun is finished after a restart."""
 
-    def __init__(self, database: Database, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._database = database
+    def __init__(self, index: Database, log: Database, *, clock: Callable[[], float]) -> None:
+        self._index = index
+        self._log = log
         self._clock = clock
         self._look_at = self._begin_at = clock()
 
@@ -48,19 +41,22 @@ class Forgetting:
         now = self._clock()
         if now < self._look_at:
             return
-        state = await available(self._database.read(_state))
+        state = await available(self._index.read(_state))
         if not state & _MERGING:
             if not state or now < self._begin_at:
                 self._look_at = now + _LOOK_EVERY_S
                 return
             self._begin_at = now + _EVERY_S
-        is_merged = await available(self._database.write(_merge))
-        if is_merged and await available(self._database.empty_log()):
-            await available(self._database.write(_finish))
+        is_merged = await available(self._index.write(_merge))
+        if is_merged and await self._empty_logs():
+            await available(self._index.write(_finish))
+
+    async def _empty_logs(self) -> bool:
+        return await available(self._index.empty_log()) and await available(self._log.empty_log())
 
 
 def _state(connection: sqlite3.Connection) -> int:
-    (state,) = connection.execute("SELECT forgetting FROM life").fetchone()
+    (state,) = connection.execute("SELECT forgetting FROM following").fetchone()
     return int(state)
 
 
@@ -69,9 +65,9 @@ def _merge(connection: sqlite3.Connection) -> bool:
     the index that was there at the beginning is one part."""
     begins = not _state(connection) & _MERGING
     if begins:
-        connection.execute("UPDATE life SET forgetting = ?", (_MERGING,))
-    return not merge_search(connection, -_PAGES if begins else _PAGES)
+        connection.execute("UPDATE following SET forgetting = ?", (_MERGING,))
+    return not merge(connection, -_PAGES if begins else _PAGES)
 
 
 def _finish(connection: sqlite3.Connection) -> None:
-    connection.execute("UPDATE life SET forgetting = forgetting & ~?", (_MERGING,))
+    connection.execute("UPDATE following SET forgetting = forgetting & ~?", (_MERGING,))

@@ -1,10 +1,11 @@
-"""What becomes of the gateway's database when a copy takes its place."""
+"""The gateway's files, and what becomes of them when a copy takes their place."""
 
 import sqlite3
 
-__all__ = ["DATABASE_NAME", "begin_new_life", "merge_search"]
+__all__ = ["DATABASE_NAME", "SEARCH_NAME", "begin_new_life", "merge_search"]
 
 DATABASE_NAME = "messages.db"
+SEARCH_NAME = "search.db"
 
 
 def begin_new_life(connection: sqlite3.Connection) -> None:

@@ -6,8 +6,6 @@ from typing import Protocol
 import msgspec
 
 from shared.ids import ConversationId, UserId
-from ws_gateway.adapters.sqlite_forgetting import note_removal
-from ws_gateway.adapters.sqlite_indexes import SearchEntry
 from ws_gateway.adapters.sqlite_rows import (
     COLUMNS,
     JOINS,
@@ -105,11 +103,7 @@ class Revise:
             (change.request_id, author, self.position, message.revision + 1),
         )
         revised = self._rewrite(message, change.text if isinstance(change, Edit) else None)
-        note_removal(self._connection)
-        search = SearchEntry(self._connection, message.position, low, high)
-        search.remove(message.text)
-        if not revised.deleted:
-            search.add(revised.text)
+        self._connection.execute(_REMOVE, (message.position, message.text))
         return Appended(Event(kind, self.position, revised), duplicate=False)
 
     def _log(
@@ -184,9 +178,7 @@ class Revise:
         rows = self._connection.execute(_TEXTS, (conversation, user, _ERASE_CHUNK + 1)).fetchall()
         more = len(rows) > _ERASE_CHUNK
         del rows[_ERASE_CHUNK:]
-        note_removal(self._connection)
-        for position, text in rows:
-            SearchEntry(self._connection, position, low, high).remove(text)
+        self._connection.executemany(_REMOVE, rows)
         self._connection.executemany(
             "UPDATE messages SET text = '', deleted = 1, revision = revision + 1,"
             " changed_at_ms = ? WHERE position = ?",
@@ -214,6 +206,8 @@ def erased_event(conversation: ConversationId, user: UserId, peer: UserId, posit
     )
     return Event(EventKind.ERASED, position, message)
 
+
+_REMOVE = "INSERT INTO removals (position, text) VALUES (?, ?)"
 
 _ONE = f"""
 SELECT {COLUMNS}, conversation.low, conversation.high, conversation.key

@@ -17,6 +17,7 @@ __all__ = [
     "available",
     "insert_rows",
     "is_blocked",
+    "last_position",
     "message_of",
     "user_key",
 ]
@@ -67,6 +68,15 @@ def _insert(into: str, row: str, rows: int) -> str:
 _ROWS_AT_ONCE = (64, 16, 4, 1)
 """Few sizes, so that the statements stay in the processor's cache: one for each number of rows
 costs a fifth less by itself, and no less in a gateway at work."""
+
+
+def last_position(connection: sqlite3.Connection) -> int:
+    """Return the position of the last event of the log; 0 when it is empty."""
+    (position,) = connection.execute(
+        "SELECT max(coalesce((SELECT max(position) FROM messages), 0),"
+        " coalesce((SELECT max(position) FROM revisions), 0))"
+    ).fetchone()
+    return int(position)
 
 
 def user_key(connection: sqlite3.Connection, user_id: UserId) -> int | None:

@@ -18,13 +18,13 @@ from ws_gateway.adapters.sqlite_backlog import (
     settle_slice,
     unsettled,
 )
-from ws_gateway.adapters.sqlite_indexes import last_position
 from ws_gateway.adapters.sqlite_revise import erased_event
 from ws_gateway.adapters.sqlite_rows import (
     COLUMNS,
     N_COLUMNS,
     available,
     insert_rows,
+    last_position,
     message_of,
     user_key,
 )

@@ -1,4 +1,4 @@
-"""The three stores in one SQLite file."""
+"""The three stores in one SQLite file, with search in another."""
 
 import asyncio
 import contextlib
@@ -10,16 +10,17 @@ import msgspec
 
 from shared.sqlite import Database
 from ws_gateway.adapters.sqlite_archive import SqliteMessageArchive
-from ws_gateway.adapters.sqlite_forgetting import Forgetting
+from ws_gateway.adapters.sqlite_life import SEARCH_NAME
 from ws_gateway.adapters.sqlite_people import SqlitePeopleStore
+from ws_gateway.adapters.sqlite_search import SqliteSearch, open_sqlite_search
 from ws_gateway.adapters.sqlite_store import SqliteMessageStore
 from ws_gateway.ports import StoreUnavailable
 
 __all__ = ["SqliteStores", "open_sqlite_stores"]
 
 _REST = 2.0
-"""How long messages have the writer to themselves after a step of indexing during which some came,
-in times of that step: a merge of common words can take long, and it comes with a dozen others."""
+"""How long search rests after a step of indexing during which messages came, in times of that step:
+a merge of common words can take a processor long, and it comes with a dozen others."""
 
 
 class SqliteStores(msgspec.Struct, frozen=True):
@@ -28,15 +29,15 @@ class SqliteStores(msgspec.Struct, frozen=True):
     messages: SqliteMessageStore
     archive: SqliteMessageArchive
     people: SqlitePeopleStore
-    forgetting: Forgetting
+    search: SqliteSearch
 
     async def tidy_up(self, is_busy: Callable[[], bool]) -> None:
         """Let places, search and traces catch up, and removed texts go; see `Stores`."""
         await self.messages.tidy_up()
+        await self.search.forget_removed()
         while not is_busy():
             began_at, position = time.monotonic(), self.messages.position
-            if await self.archive.go_on_indexing():
-                await self.forgetting.go_on()
+            if await self.search.go_on():
                 break
             if self.messages.position != position:
                 await asyncio.sleep(_REST * (time.monotonic() - began_at))
@@ -61,11 +62,18 @@ async def open_sqlite_stores(
     )
     try:
         messages = await SqliteMessageStore.over(database)
-        archive = SqliteMessageArchive(
-            database, messages.settle, messages.unsettled, messages.write_deliveries
-        )
         people = SqlitePeopleStore(database, messages.forget_route)
-        yield SqliteStores(messages, archive, people, Forgetting(database, clock=clock))
+        async with open_sqlite_search(
+            path.with_name(SEARCH_NAME),
+            database,
+            path,
+            busy_timeout_s=busy_timeout_s,
+            clock=clock,
+        ) as search:
+            archive = SqliteMessageArchive(
+                database, search, messages.settle, messages.unsettled, messages.write_deliveries
+            )
+            yield SqliteStores(messages, archive, people, search)
         with contextlib.suppress(StoreUnavailable):  # then the next start does it
             await messages.settle_all()
     finally:

@@ -12,9 +12,20 @@ import pytest
 from shared.ids import UserId, conversation_id
 from shared.sqlite import Database
 from tests.support.gateway import database_locked
-from tests.support.talk import delete, edit, erase, every_event, mark, search_index_is_sound
-from ws_gateway.adapters import sqlite_append, sqlite_store
+from tests.support.talk import (
+    ANN,
+    BOB,
+    delete,
+    edit,
+    erase,
+    every_event,
+    mark,
+    say,
+    search_index_is_sound,
+)
+from ws_gateway.adapters import sqlite_append, sqlite_index, sqlite_store
 from ws_gateway.adapters.sqlite_archive import SqliteMessageArchive
+from ws_gateway.adapters.sqlite_search import SqliteSearch, open_sqlite_search
 from ws_gateway.adapters.sqlite_store import SqliteMessageStore
 from ws_gateway.conversations import Appended, Draft, Event, Message
 from ws_gateway.ports import StoreUnavailable
@@ -25,10 +36,13 @@ USERS = [UserId(f"u_{n}") for n in range(5)]
 class Log:
     """A store on a file, and what must be in it."""
 
-    def __init__(self, path: Path, database: Database, store: SqliteMessageStore) -> None:
+    def __init__(
+        self, path: Path, database: Database, store: SqliteMessageStore, search: SqliteSearch
+    ) -> None:
         self.path = path
         self.database = database
         self.store = store
+        self.search = search
         self.expected: list[Message] = []
         self._numbers = 0
 
@@ -84,14 +98,16 @@ class Log:
 
 def search_parts(path: Path) -> int:
     """Return how many parts a search has to look into."""
-    with contextlib.closing(sqlite3.connect(path)) as connection:
+    with contextlib.closing(sqlite3.connect(path.with_name("search.db"))) as connection:
         (parts,) = connection.execute("SELECT count(DISTINCT segid) FROM search_idx").fetchone()
     return int(parts)
 
 
 def archive_of(log: Log) -> SqliteMessageArchive:
     store = log.store
-    return SqliteMessageArchive(log.database, store.settle, store.unsettled, store.write_deliveries)
+    return SqliteMessageArchive(
+        log.database, log.search, store.settle, store.unsettled, store.write_deliveries
+    )
 
 
 @contextlib.asynccontextmanager
@@ -100,7 +116,11 @@ async def opened(path: Path) -> AsyncIterator[Log]:
         path, "ws_gateway.adapters.migrations.sqlite", busy_timeout_s=0.01
     )
     try:
-        yield Log(path, database, await SqliteMessageStore.over(database))
+        store = await SqliteMessageStore.over(database)
+        async with open_sqlite_search(
+            path.with_name("search.db"), database, path, busy_timeout_s=0.01, clock=lambda: 0.0
+        ) as search:
+            yield Log(path, database, store, search)
     finally:
         await database.close()
 
@@ -225,7 +245,6 @@ async def deliveries(log: Log) -> list[tuple[int, int, int, int]]:
 async def test_random_changes_of_every_kind_leave_everything_in_agreement(log: Log) -> None:
     """Seq dense, places and inboxes complete, revisions in order, the index sound."""
     choice = random.Random(9)
-    archive = archive_of(log)
     for _ in range(150):
         action = choice.random()
         if action < 0.5 or not log.expected:
@@ -241,11 +260,11 @@ async def test_random_changes_of_every_kind_leave_everything_in_agreement(log: L
             peer = message.recipient if reader == message.sender else message.sender
             await mark(log.store, reader, peer, message.seq, read=choice.random() < 0.5)
         elif action < 0.95:
-            await archive.index_search()
+            await log.search.catch_up()
         elif action < 0.97:
             await erase(log.store, message.sender)
     await log.store.settle_all()
-    while not await archive.index_search():
+    while not await log.search.catch_up():
         pass
     assert search_index_is_sound(log.path)
     seqs: dict[str, list[int]] = {}
@@ -262,14 +281,14 @@ async def test_random_changes_of_every_kind_leave_everything_in_agreement(log: L
 
 
 async def test_parts_of_the_search_index_are_merged_but_not_by_what_adds_to_it(log: Log) -> None:
-    archive, choice = archive_of(log), random.Random(7)
+    choice = random.Random(7)
     most_parts = 0
     for _ in range(40):
         await log.append(log.drafts(choice, "the same words"))
         before = search_parts(log.path)
-        await archive.go_on_indexing()
+        await log.search.go_on()
         assert search_parts(log.path) == before + 1
-        while not await archive.go_on_indexing():
+        while not await log.search.go_on():
             pass
         most_parts = max(most_parts, search_parts(log.path))
 
@@ -299,3 +318,77 @@ async def test_history_is_read_while_the_database_is_locked(log: Log) -> None:
     assert page.messages == talk[1:3]
     assert last.messages == talk[-2:-1]
     assert (await archive.conversations(first.sender, None, 10))[0].position > 0
+
+
+async def test_removed_text_is_not_found_while_the_index_cannot_follow(log: Log) -> None:
+    one, two, three = await say(log.store, ANN, BOB, "alpha one", "alpha two", "alpha three")
+    assert len(await found(log, "alpha")) == 3
+    with database_locked(log.path.with_name("search.db")):
+        await edit(log.store, one, "beta one")
+        await edit(log.store, one, "gamma one")
+        await delete(log.store, two)
+        assert await found(log, "alpha") == [three.text]
+    assert await found(log, "alpha") == [three.text]
+    assert await found(log, "beta") == []
+    assert await found(log, "gamma") == ["gamma one"]
+    assert search_index_is_sound(log.path)
+
+
+async def test_removals_that_the_index_has_followed_are_purged_after_a_crash(log: Log) -> None:
+    """It came to an end after the index had committed, and before the log did."""
+    message, kept = await say(log.store, ANN, BOB, "alpha one", "alpha two")
+    await log.search.catch_up()
+    await delete(log.store, message)
+    with database_locked(log.path):
+        with pytest.raises(StoreUnavailable):
+            await log.search.forget_removed()
+        assert await found(log, "alpha") == [kept.text]
+    assert not search_index_is_sound(log.path)
+    await log.search.forget_removed()
+    assert search_index_is_sound(log.path)
+
+
+async def test_long_chain_of_removals_is_followed_in_pieces(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_index, "_REMOVALS_AT_ONCE", 3)
+    first, second = await say(log.store, ANN, BOB, "word 0", "word 0")
+    await log.search.catch_up()
+    for number in range(1, 11):
+        await edit(log.store, first, f"word {number}")
+    (new,) = await say(log.store, ANN, BOB, "word 0")
+    for message in (second, new):
+        await edit(log.store, message, "word 11")
+    await log.search.forget_removed()
+    assert await found(log, "10") == ["word 10"]
+    assert await found(log, "11") == ["word 11"] * 2
+    assert search_index_is_sound(log.path)
+
+
+@pytest.mark.parametrize("harm", ["deleted", "damaged", "of another life", "ahead of the log"])
+async def test_index_that_does_not_belong_to_the_log_is_made_anew(
+    tmp_path: Path, harm: str
+) -> None:
+    index = tmp_path / "search.db"
+    async with opened(tmp_path / "messages.db") as log:
+        await say(log.store, ANN, BOB, "alpha")
+        assert await found(log, "alpha") == ["alpha"]
+    match harm:
+        case "deleted":
+            index.unlink()
+        case "damaged":
+            index.write_bytes(b"not a database")
+        case _:
+            change = "epoch = 'x'" if harm == "of another life" else "indexed = 2"
+            with contextlib.closing(sqlite3.connect(index)) as connection, connection:
+                connection.execute("DELETE FROM search_docsize")
+                connection.execute(f"UPDATE following SET {change}")
+    async with opened(tmp_path / "messages.db") as log:
+        assert await found(log, "alpha") == ["alpha"]
+        assert search_index_is_sound(log.path)
+
+
+async def found(log: Log, query: str) -> list[str]:
+    """The texts that a search of Ann finds."""
+    page = await log.search.find(ANN, query, None, upto=None, offset=0, limit=50)
+    return [hit.message.text for hit in page.hits]

@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from ws_gateway.adapters import sqlite_archive, sqlite_people, sqlite_store
+from ws_gateway.adapters import (
+    sqlite_archive,
+    sqlite_index,
+    sqlite_people,
+    sqlite_search,
+    sqlite_store,
+)
 from ws_gateway.adapters.sqlite_stores import open_sqlite_stores
 
 _SCANS_OF_FEW = {"SCAN CONSTANT ROW", "SCAN newest", "SCAN page"}
@@ -19,6 +25,7 @@ async def plan(tmp_path: Path) -> AsyncIterator[sqlite3.Connection]:
     path = tmp_path / "messages.db"
     async with open_sqlite_stores(path):
         with closing(sqlite3.connect(path)) as connection:
+            connection.execute("ATTACH ? AS index_", (str(path.with_name("search.db")),))
             yield connection
 
 
@@ -29,7 +36,8 @@ async def plan(tmp_path: Path) -> AsyncIterator[sqlite3.Connection]:
         (sqlite_archive._HISTORY_AFTER, ("c", 1, 2), False),
         (sqlite_archive._CONVERSATIONS, {"me": 1, "before": 2, "limit": 3}, False),
         (sqlite_archive._TRACE, ("c", 1), False),
-        (sqlite_archive._SEARCH, ("word", 9, 1, 2), True),
+        (sqlite_search._FIND, ("word", 9, 0, 1, 2), True),
+        (sqlite_index._REMOVALS, (1, 2), False),
         (sqlite_store._EVENTS, (1, 2, 3, 4), False),
         (sqlite_store._RECEIPTS, {"me": 1, "position": 2}, False),
         (sqlite_store._TO_ERASE, (1, 0), False),
@@ -41,6 +49,7 @@ async def plan(tmp_path: Path) -> AsyncIterator[sqlite3.Connection]:
         "conversations",
         "trace",
         "search",
+        "removals",
         "events",
         "receipts",
         "to erase",

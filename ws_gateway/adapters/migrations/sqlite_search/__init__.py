@@ -1,0 +1,1 @@
+"""The schema in SQLite, one numbered step a file."""

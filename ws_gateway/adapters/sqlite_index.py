@@ -1,0 +1,128 @@
+"""The search index: what its transactions do, on a connection that has the log beside it.
+
+An entry has the text that its message had when all removals up to `following.removed` were made, so
+the next removal says what is to be taken out.
+"""
+
+import contextlib
+import sqlite3
+from pathlib import Path
+
+import msgspec
+
+from ws_gateway.adapters.sqlite_rows import last_position
+
+__all__ = ["Progress", "begin", "follow", "following", "is_of", "merge", "purge"]
+
+_REMOVALS_AT_ONCE = 500
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """What a transaction of the index has done."""
+
+    has_grown: bool
+    has_forgotten: bool
+    """It has followed all removals."""
+    is_complete: bool
+    """The index is at the end of the log, too."""
+    spent: int | None
+    """The key up to which the log may forget its removals; nothing if it has."""
+
+
+def is_of(path: Path, log: Path) -> bool:
+    """Tell whether a file is the index of this log, which never ends before what is indexed."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+            connection.execute("ATTACH ? AS beside", (f"file:{log}?mode=ro",))
+            (count,) = connection.execute(
+                "SELECT count(*) FROM life JOIN following USING (epoch) WHERE indexed <= ?",
+                (last_position(connection),),
+            ).fetchone()
+    except sqlite3.Error:
+        return False
+    return bool(count)
+
+
+def begin(connection: sqlite3.Connection) -> None:
+    """Note in a new index whose it is."""
+    connection.execute(_BEGIN)
+
+
+def following(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Return the position up to which messages are indexed, and the key of the last removal that
+    was followed."""
+    indexed, removed = connection.execute("SELECT indexed, removed FROM following").fetchone()
+    return int(indexed), int(removed)
+
+
+def follow(connection: sqlite3.Connection, messages: int) -> Progress:
+    """Follow some removals and, when no more of them wait, so many messages."""
+    before = indexed, removed = following(connection)
+    removals = connection.execute(_REMOVALS, (removed, _REMOVALS_AT_ONCE)).fetchall()
+    for key, position, people, old, new in removals:
+        if position <= indexed:
+            connection.execute(_TAKE_OUT, (position, people, old))
+            if new is not None:
+                connection.execute(_PUT_IN, (position, people, new))
+        removed = key
+    has_forgotten = len(removals) < _REMOVALS_AT_ONCE
+    end = last_position(connection)
+    if has_forgotten and messages and indexed < end:
+        upto = min(end, indexed + messages)
+        connection.execute(_INDEX, (indexed, upto))
+        indexed = upto
+    if (indexed, removed) != before:
+        connection.execute(_NOTE, (indexed, removed, bool(removals)))
+    (first_kept,) = connection.execute("SELECT min(key) FROM removals").fetchone()
+    return Progress(
+        has_grown=indexed > before[0],
+        has_forgotten=has_forgotten,
+        is_complete=has_forgotten and indexed == end,
+        spent=None if first_kept is None or first_kept > removed else removed,
+    )
+
+
+def purge(connection: sqlite3.Connection, spent: int) -> None:
+    """Have the log forget texts that it removed. On a connection of the log."""
+    connection.execute("DELETE FROM removals WHERE key <= ?", (spent,))
+
+
+def merge(connection: sqlite3.Connection, pages: int) -> bool:
+    """Merge some pages, when there are parts of the index to be merged. Returns whether it did.
+
+    Each addition is a part of its own, and a search looks into all of them. It merges all of a word
+    that it comes to, however many pages that is; a negative number begins to merge all parts into
+    one. See "merge" in https://www.sqlite.org/fts5.html.
+    """
+    before = connection.total_changes
+    connection.execute("INSERT INTO search (search, rank) VALUES ('merge', ?)", (pages,))
+    return connection.total_changes - before >= 2  # the rule of that page
+
+
+_BEGIN = """
+INSERT OR IGNORE INTO following (id, epoch, forgetting)
+SELECT 1, epoch, EXISTS (SELECT 1 FROM revisions) FROM life
+"""
+"""Whoever wrote the log until now may have left words of removed texts behind."""
+
+_INDEX = """
+INSERT INTO search (rowid, people, text)
+SELECT position, 'u' || low || ' u' || high, text
+FROM messages CROSS JOIN conversations ON key = conversation
+WHERE position > ? AND position <= ? AND NOT deleted
+"""
+
+_REMOVALS = """
+SELECT removal.key, removal.position, 'u' || low || ' u' || high, removal.text, coalesce(
+    (SELECT next.text FROM removals AS next
+     WHERE next.position = removal.position AND next.key > removal.key ORDER BY next.key LIMIT 1),
+    iif(message.deleted, NULL, message.text))
+FROM removals AS removal
+CROSS JOIN messages AS message ON message.position = removal.position
+CROSS JOIN conversations ON conversations.key = message.conversation
+WHERE removal.key > ? ORDER BY removal.key LIMIT ?
+"""
+
+_TAKE_OUT = "INSERT INTO search (search, rowid, people, text) VALUES ('delete', ?, ?, ?)"
+_PUT_IN = "INSERT INTO search (rowid, people, text) VALUES (?, ?, ?)"
+_NOTE = "UPDATE following SET indexed = ?, removed = ?, forgetting = forgetting | ?"

@@ -1,0 +1,204 @@
+"""Search on SQLite: an index in a file of its own, which follows the log. ADR 24.
+
+A transaction of the index may take long: FTS5 merges all of a word at once, and a common one is in
+a good part of all messages. So the index has a writer of its own, and no message waits for it.
+
+Everything in it is made from the log. The file may be deleted while no gateway runs; one that
+belongs to another log, or is damaged, is made anew.
+"""
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+from shared.ids import UserId
+from shared.sqlite import Database
+from ws_gateway.adapters.search_words import phrases_of, snippet
+from ws_gateway.adapters.sqlite_forgetting import Forgetting
+from ws_gateway.adapters.sqlite_index import (
+    Progress,
+    begin,
+    follow,
+    following,
+    is_of,
+    merge,
+    purge,
+)
+from ws_gateway.adapters.sqlite_rows import COLUMNS, JOINS, available, message_of, user_key
+from ws_gateway.ports import SearchHit, SearchPage, StoreUnavailable
+
+__all__ = ["SqliteSearch", "open_sqlite_search"]
+
+_MIGRATIONS = "ws_gateway.adapters.migrations.sqlite_search"
+_CACHE_MIB = 16
+_CHUNK = 500
+_MERGED_PAGES = 16
+"""What one step merges, or a word."""
+_MERGES = 32
+"""Steps after each chunk, at most: as many pages as it adds, for each of twelve fourfold parts."""
+_CATCH_UP_CHUNKS = 100
+"""A search indexes at most 50,000 more messages before it answers."""
+_MAX_RANKED = 10_000
+"""Matches that one search looks at, the newest ones: to rank all of two million took 19 s."""
+
+
+class SqliteSearch:
+    """The index of one log. For one event loop; make it with `open_sqlite_search`."""
+
+    def __init__(self, index: Database, log: Database, forgetting: Forgetting) -> None:
+        self._index = index
+        self._log = log
+        self._forgetting = forgetting
+        self._merges = 0
+        """Steps of merging that what was indexed last may still need."""
+
+    async def forget_removed(self) -> None:
+        """Forget the texts that were removed from the log.
+
+        Raises:
+            StoreUnavailable: not now.
+        """
+        while not (await self._follow(0)).has_forgotten:
+            pass
+
+    async def go_on(self) -> bool:
+        """Do some of what is to be done, in one transaction; returns whether that was all of it.
+
+        Raises:
+            StoreUnavailable: not now.
+        """
+        if self._merges:
+            await self._merge()
+            return False
+        if not (await self._follow(_CHUNK)).is_complete or self._merges:
+            return False
+        await self._forgetting.go_on()
+        return True
+
+    async def catch_up(self, chunks: int = 1) -> bool:
+        """Index some chunks of messages; returns whether the index is at the log's end.
+
+        Raises:
+            StoreUnavailable: not now.
+        """
+        for _ in range(chunks):
+            progress = await self._follow(_CHUNK)
+            while self._merges:
+                await self._merge()
+            if progress.is_complete:
+                return True
+        return False
+
+    async def find(
+        self,
+        user_id: UserId,
+        query: str,
+        peer_id: UserId | None,
+        *,
+        upto: int | None,
+        offset: int,
+        limit: int,
+    ) -> SearchPage:
+        """Find messages; see `MessageArchive.search`."""
+        words = _match_expression(query)
+        phrases, last_is_prefix = phrases_of(query)
+        try:
+            complete = await self.catch_up(_CATCH_UP_CHUNKS)
+        except StoreUnavailable:
+            complete = False
+
+        def read(connection: sqlite3.Connection) -> SearchPage:
+            indexed, removed = following(connection)
+            last = indexed if upto is None else upto
+            people = [user_key(connection, user_id)]
+            if peer_id is not None:
+                people.append(user_key(connection, peer_id))
+            if None in people or not words:
+                return SearchPage([], more=False, complete=complete, upto=last)
+            of_people = " AND ".join(f"people:u{key}" for key in people)
+            rows = connection.execute(
+                _FIND, (f"{of_people} AND text:({words})", last, removed, limit + 1, offset)
+            ).fetchall()
+            hits = [
+                SearchHit(message, snippet(message.text, phrases, last_is_prefix))
+                for message in map(message_of, rows[:limit])
+            ]
+            return SearchPage(hits, more=len(rows) > limit, complete=complete, upto=last)
+
+        return await available(self._index.read(read))
+
+    async def _follow(self, messages: int) -> Progress:
+        progress = await available(self._index.write(lambda c: follow(c, messages)))
+        if progress.has_grown:
+            self._merges = _MERGES
+        if (spent := progress.spent) is not None:
+            await available(self._log.write(lambda c: purge(c, spent)))
+        return progress
+
+    async def _merge(self) -> None:
+        has_merged = await available(self._index.write(lambda c: merge(c, _MERGED_PAGES)))
+        self._merges = max(0, self._merges - 1) if has_merged else 0
+
+
+@contextlib.asynccontextmanager
+async def open_sqlite_search(
+    path: Path,
+    log: Database,
+    log_path: Path,
+    *,
+    busy_timeout_s: float,
+    clock: Callable[[], float],
+) -> AsyncIterator[SqliteSearch]:
+    """Open the index of a log that is open here, making it if need be, and close it in the end.
+
+    Raises:
+        DatabaseInUse: another gateway has it.
+        DatabaseUnavailable: it cannot be opened.
+        StoreUnavailable: it cannot be used.
+    """
+    if not await asyncio.to_thread(is_of, path, log_path):
+        for suffix in ("", "-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+    index = await Database.open(
+        path,
+        _MIGRATIONS,
+        readers=1,
+        busy_timeout_s=busy_timeout_s,
+        cache_mib=_CACHE_MIB,
+        beside=log_path,
+    )
+    try:
+        await available(index.write(begin))
+        yield SqliteSearch(index, log, Forgetting(index, log, clock=clock))
+    finally:
+        await index.close()
+
+
+def _match_expression(query: str) -> str:
+    """Quote each word, so that nothing in it is FTS5 syntax; the last may be the start of one.
+
+    All must match, but for those without a letter or digit: where no operator stands, FTS5 passes
+    over a phrase that its tokenizer leaves empty. It would end the query at U+0000.
+    """
+    words = query.replace("\x00", " ").split()
+    return " ".join('"' + word.replace('"', '""') + '"' for word in words) + "*" if words else ""
+
+
+_FIND = f"""
+WITH newest AS (
+    SELECT rowid AS position, bm25(search, 0.0, 1.0) AS score FROM search
+    WHERE search MATCH ?1 AND rowid <= ?2
+    AND NOT EXISTS (SELECT 1 FROM removals WHERE removals.position = search.rowid AND key > ?3)
+    ORDER BY rowid DESC LIMIT {_MAX_RANKED}
+), page AS (
+    SELECT position, score FROM newest ORDER BY score, position DESC LIMIT ?4 OFFSET ?5
+)
+SELECT {COLUMNS}
+FROM page CROSS JOIN messages AS message USING (position)
+{JOINS}
+WHERE NOT message.deleted
+ORDER BY page.score, page.position DESC
+"""
+"""Ranked by the text alone: how rare a person's messages are says nothing."""
