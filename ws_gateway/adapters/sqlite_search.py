@@ -10,8 +10,9 @@ belongs to another log, or is damaged, is made anew.
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
 from shared.ids import UserId
 from shared.sqlite import Database
@@ -26,10 +27,13 @@ from ws_gateway.adapters.sqlite_index import (
     merge,
     purge,
 )
+from ws_gateway.adapters.sqlite_life import SEARCH_NAME
 from ws_gateway.adapters.sqlite_rows import COLUMNS, JOINS, available, message_of, user_key
 from ws_gateway.ports import SearchHit, SearchPage, StoreUnavailable
 
 __all__ = ["SqliteSearch", "open_sqlite_search"]
+
+T = TypeVar("T")
 
 _MIGRATIONS = "ws_gateway.adapters.migrations.sqlite_search"
 _CACHE_MIB = 16
@@ -74,7 +78,7 @@ class SqliteSearch:
             return False
         if not (await self._follow(_CHUNK)).is_complete or self._merges:
             return False
-        await self._forgetting.go_on()
+        await _usable(self._forgetting.go_on())
         return True
 
     async def catch_up(self, chunks: int = 1) -> bool:
@@ -127,10 +131,10 @@ class SqliteSearch:
             ]
             return SearchPage(hits, more=len(rows) > limit, complete=complete, upto=last)
 
-        return await available(self._index.read(read))
+        return await _usable(self._index.read(read))
 
     async def _follow(self, messages: int) -> Progress:
-        progress = await available(self._index.write(lambda c: follow(c, messages)))
+        progress = await _usable(self._index.write(lambda c: follow(c, messages)))
         if progress.has_grown:
             self._merges = _MERGES
         if (spent := progress.spent) is not None:
@@ -138,7 +142,7 @@ class SqliteSearch:
         return progress
 
     async def _merge(self) -> None:
-        has_merged = await available(self._index.write(lambda c: merge(c, _MERGED_PAGES)))
+        has_merged = await _usable(self._index.write(lambda c: merge(c, _MERGED_PAGES)))
         self._merges = max(0, self._merges - 1) if has_merged else 0
 
 
@@ -174,6 +178,15 @@ async def open_sqlite_search(
         yield SqliteSearch(index, log, Forgetting(index, log, clock=clock))
     finally:
         await index.close()
+
+
+async def _usable(call: Awaitable[T]) -> T:
+    """Await what uses the index, saying `StoreUnavailable` where that cannot be done."""
+    try:
+        return await available(call)
+    except sqlite3.DatabaseError as error:
+        advice = "delete it while the gateway is stopped, and it is made anew"
+        raise StoreUnavailable(f"{SEARCH_NAME} is damaged ({error}): {advice}") from error
 
 
 def _match_expression(query: str) -> str:

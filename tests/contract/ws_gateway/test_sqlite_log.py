@@ -388,6 +388,21 @@ async def test_index_that_does_not_belong_to_the_log_is_made_anew(
         assert search_index_is_sound(log.path)
 
 
+async def test_damage_to_the_index_stops_search_alone(tmp_path: Path) -> None:
+    path = tmp_path / "messages.db"
+    async with opened(path) as log:
+        await say(log.store, ANN, BOB, "alpha")
+        await log.search.catch_up()
+    with contextlib.closing(sqlite3.connect(tmp_path / "search.db")) as connection, connection:
+        connection.execute("UPDATE search_data SET block = x'00'")
+    async with opened(path) as log:
+        await say(log.store, ANN, BOB, "alpha")
+        with pytest.raises(StoreUnavailable, match=r"search.db is damaged .* delete it"):
+            await log.search.go_on()
+        (conversation,) = await archive_of(log).conversations(ANN, None, 10)
+        assert conversation.last_message.text == "alpha"
+
+
 async def found(log: Log, query: str) -> list[str]:
     """The texts that a search of Ann finds."""
     page = await log.search.find(ANN, query, None, upto=None, offset=0, limit=50)
