@@ -8,6 +8,7 @@ from tests.support.client import Client
 from tests.support.engines import ON_SCALE
 from tests.support.fake_profile import FakeProfile
 from tests.support.gateway import running_gateway, stored_messages
+from tests.support.talk import search_index_is_sound
 from ws_gateway.__main__ import main
 
 
@@ -31,6 +32,7 @@ async def test_cursor_of_the_lost_database_is_answered_with_resync(tmp_path: Pat
         assert main(["backup", str(backup)]) == 0
         await a.say(bob.user_id, "lost", "2")
         cursor = (await b.expect("message", text="lost"))["cursor"]
+        assert await found(a, "lost") == ["lost"]
     assert main(["restore", str(backup)]) == 0
     async with (
         running_gateway(data, profile=profile) as gateway,
@@ -42,9 +44,49 @@ async def test_cursor_of_the_lost_database_is_answered_with_resync(tmp_path: Pat
         ack = await a.say(bob.user_id, "another at the same place", "3")
         assert ack["seq"] == 2
         await b.expect("message", seq=2, text="another at the same place")
+        assert await found(a, "lost") == []
+        assert await found(a, "place") == ["another at the same place"]
+        assert await found(a, "kept") == ["kept"]
     assert [text for *_, text in stored_messages(data / "messages.db")] == [
         "kept",
         "another at the same place",
+    ]
+
+
+@pytest.mark.skipif(ON_SCALE, reason="PostgreSQL is no file of the gateway's")
+async def test_compacted_files_hold_what_they_held(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, profile = tmp_path / "data", FakeProfile()
+    ann, bob = profile.sign_up("ann"), profile.sign_up("bob")
+    async with running_gateway(data, profile=profile) as gateway, gateway.talking(ann) as a:
+        for number in range(300):
+            ack = await a.say(bob.user_id, f"word {number} {'x' * 3000}", f"{number}")
+            if number:
+                await a.send(
+                    type="delete", id=f"d{number}", conversation=ack["conversation"], seq=ack["seq"]
+                )
+                await a.expect("ack", id=f"d{number}")
+        assert len(await found(a, "word")) == 1
+    before = sum((data / name).stat().st_size for name in ("messages.db", "search.db"))
+    assert main(["compact"]) == 0
+    after = sum((data / name).stat().st_size for name in ("messages.db", "search.db"))
+    assert after < before
+    said = f"{before / 1e6:.1f} MB before, {after / 1e6:.1f} MB now"
+    assert said in capsys.readouterr().out
+    async with running_gateway(data, profile=profile) as gateway, gateway.talking(ann) as a:
+        assert len(await found(a, "word")) == 1
+        await a.say(bob.user_id, "word once more", "more")
+        assert len(await found(a, "word")) == 2
+    assert search_index_is_sound(data / "messages.db")
+
+
+async def found(client: Client, query: str) -> list[str]:
+    """The texts that a search finds."""
+    await client.send(type="search", id=f"s {query}", query=query)
+    return [
+        item["message"]["text"]
+        for item in (await client.expect("search", id=f"s {query}"))["items"]
     ]
 
 
