@@ -1,6 +1,5 @@
 """The three stores in one SQLite file, with search in another."""
 
-import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
@@ -18,10 +17,6 @@ from ws_gateway.ports import StoreUnavailable
 
 __all__ = ["SqliteStores", "open_sqlite_stores"]
 
-_REST = 2.0
-"""How long search rests after a step of indexing during which messages came, in times of that step:
-a merge of common words can take a processor long, and it comes with a dozen others."""
-
 
 class SqliteStores(msgspec.Struct, frozen=True):
     """`MessageStore`, `MessageArchive` and `PeopleStore` over one database."""
@@ -35,12 +30,8 @@ class SqliteStores(msgspec.Struct, frozen=True):
         """Let places, search and traces catch up, and removed texts go; see `Stores`."""
         await self.messages.tidy_up()
         await self.search.forget_removed()
-        while not is_busy():
-            began_at, position = time.monotonic(), self.messages.position
-            if await self.search.go_on():
-                break
-            if self.messages.position != position:
-                await asyncio.sleep(_REST * (time.monotonic() - began_at))
+        while not is_busy() and not await self.search.go_on():
+            pass
 
 
 @contextlib.asynccontextmanager
