@@ -31,7 +31,7 @@ class SqliteStores(msgspec.Struct, frozen=True):
         await self.messages.tidy_up()
         await self.search.forget_removed()
         while not is_busy() and not await self.search.go_on():
-            pass
+            await self.messages.tidy_up()
 
 
 @contextlib.asynccontextmanager

@@ -1,6 +1,8 @@
 """The log on SQLite and what follows it stay right through faults, restarts and a small cache."""
 
+import asyncio
 import contextlib
+import itertools
 import random
 import sqlite3
 from collections import Counter
@@ -23,10 +25,11 @@ from tests.support.talk import (
     say,
     search_index_is_sound,
 )
-from ws_gateway.adapters import sqlite_append, sqlite_index, sqlite_store
+from ws_gateway.adapters import sqlite_append, sqlite_index, sqlite_search, sqlite_store
 from ws_gateway.adapters.sqlite_archive import SqliteMessageArchive
 from ws_gateway.adapters.sqlite_search import SqliteSearch, open_sqlite_search
 from ws_gateway.adapters.sqlite_store import SqliteMessageStore
+from ws_gateway.adapters.sqlite_stores import open_sqlite_stores
 from ws_gateway.conversations import Appended, Draft, Event, Message
 from ws_gateway.ports import StoreUnavailable
 
@@ -294,6 +297,26 @@ async def test_parts_of_the_search_index_are_merged_but_not_by_what_adds_to_it(l
 
     assert most_parts < 10
     assert search_index_is_sound(log.path)
+
+
+async def test_messages_are_settled_while_search_has_much_to_catch_up_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_store, "_SETTLE_AFTER_S", 0.0)
+    monkeypatch.setattr(sqlite_search, "_CHUNK", 1)
+    steps, sending = itertools.count(1), set[asyncio.Task[list[Message]]]()
+    async with open_sqlite_stores(tmp_path / "messages.db") as stores:
+
+        def is_busy() -> bool:
+            step = next(steps)
+            if step == 3:
+                sending.add(asyncio.create_task(say(stores.messages, ANN, BOB, "one more")))
+            return step == 30
+
+        await say(stores.messages, ANN, BOB, *["word"] * 100)
+        await stores.tidy_up(is_busy)
+        with contextlib.closing(sqlite3.connect(tmp_path / "messages.db")) as connection:
+            assert connection.execute("SELECT count(*) FROM places").fetchone() == (101,)
 
 
 async def test_history_is_read_while_the_database_is_locked(log: Log) -> None:
