@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import random
+import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -409,6 +410,17 @@ async def test_index_that_does_not_belong_to_the_log_is_made_anew(
     async with opened(tmp_path / "messages.db") as log:
         assert await found(log, "alpha") == ["alpha"]
         assert search_index_is_sound(log.path)
+
+
+async def test_index_goes_on_where_it_was_after_a_crash(tmp_path: Path) -> None:
+    async with opened(tmp_path / "alive" / "messages.db") as log:
+        await say(log.store, ANN, BOB, "alpha")
+        await log.search.catch_up()
+        shutil.copytree(tmp_path / "alive", tmp_path / "crashed")
+    async with opened(tmp_path / "crashed" / "messages.db") as log:
+        assert await log.search._index.read(sqlite_index.following) == (1, 0)
+        assert await found(log, "alpha") == ["alpha"]
+    assert search_index_is_sound(log.path)
 
 
 async def test_damage_to_the_index_stops_search_alone(tmp_path: Path) -> None:
