@@ -76,7 +76,7 @@ def load_bounds() -> Bounds:
 
 
 def _instructions(directory: Path, messages: int) -> int:
-    database = directory / f"{messages}.db"
+    database = directory / str(messages) / "messages.db"
     _run([], str(database))
     said = _run(
         ["valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"],
