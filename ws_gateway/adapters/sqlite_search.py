@@ -55,10 +55,15 @@ _MAX_RANKED = 10_000
 class SqliteSearch:
     """The index of one log. For one event loop; make it with `open_sqlite_search`."""
 
-    def __init__(self, index: Database, log: Database, forgetting: Forgetting) -> None:
+    def __init__(
+        self, index: Database, log: Database, log_end: Callable[[], int], forgetting: Forgetting
+    ) -> None:
         self._index = index
         self._log = log
+        self._log_end = log_end
         self._forgetting = forgetting
+        self._complete_at: int | None = None
+        """Where the log ended when all of it was followed: to look again then is for nothing."""
         self._merges = 0
         """Steps of merging that what was indexed last may still need."""
 
@@ -68,7 +73,7 @@ class SqliteSearch:
         Raises:
             StoreUnavailable: not now.
         """
-        while not (await self._follow(0)).has_forgotten:
+        while self._is_behind() and not (await self._follow(0)).has_forgotten:
             pass
 
     async def go_on(self) -> bool:
@@ -80,7 +85,8 @@ class SqliteSearch:
         if self._merges:
             await self._merge()
             return False
-        if not (await self._follow(_CHUNK)).is_complete or self._merges:
+        if self._is_behind():
+            await self._follow(_CHUNK)
             return False
         await _usable(self._forgetting.go_on())
         return True
@@ -92,10 +98,10 @@ class SqliteSearch:
             StoreUnavailable: not now.
         """
         for _ in range(chunks):
-            progress = await self._follow(_CHUNK)
+            is_complete = not self._is_behind() or (await self._follow(_CHUNK)).is_complete
             while self._merges:
                 await self._merge()
-            if progress.is_complete:
+            if is_complete:
                 return True
         return False
 
@@ -137,12 +143,18 @@ class SqliteSearch:
 
         return await _usable(self._index.read(read))
 
+    def _is_behind(self) -> bool:
+        return self._complete_at != self._log_end()
+
     async def _follow(self, messages: int) -> Progress:
+        end = self._log_end()
         progress = await _usable(self._index.write(lambda c: follow(c, messages)))
         if progress.has_grown:
             self._merges = _MERGES
         if (spent := progress.spent) is not None:
             await available(self._log.write(lambda c: purge(c, spent)))
+        if progress.is_complete:
+            self._complete_at = end
         return progress
 
     async def _merge(self) -> None:
@@ -155,11 +167,14 @@ async def open_sqlite_search(
     path: Path,
     log: Database,
     log_path: Path,
+    log_end: Callable[[], int],
     *,
     busy_timeout_s: float,
     clock: Callable[[], float],
 ) -> AsyncIterator[SqliteSearch]:
     """Open the index of a log that is open here, making it if need be, and close it in the end.
+
+    `log_end` is the position of the last event that was committed.
 
     Raises:
         DatabaseInUse: another gateway has it.
@@ -180,7 +195,7 @@ async def open_sqlite_search(
     try:
         await available(index.write(_step_back))
         await available(index.write(begin))
-        yield SqliteSearch(index, log, Forgetting(index, log, clock=clock))
+        yield SqliteSearch(index, log, log_end, Forgetting(index, log, clock=clock))
     finally:
         await index.close()
 

@@ -58,6 +58,7 @@ async def open_sqlite_stores(
             path.with_name(SEARCH_NAME),
             database,
             path,
+            lambda: messages.position,
             busy_timeout_s=busy_timeout_s,
             clock=clock,
         ) as search:

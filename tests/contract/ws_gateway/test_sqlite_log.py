@@ -122,7 +122,12 @@ async def opened(path: Path) -> AsyncIterator[Log]:
     try:
         store = await SqliteMessageStore.over(database)
         async with open_sqlite_search(
-            path.with_name("search.db"), database, path, busy_timeout_s=0.01, clock=lambda: 0.0
+            path.with_name("search.db"),
+            database,
+            path,
+            lambda: store.position,
+            busy_timeout_s=0.01,
+            clock=lambda: 0.0,
         ) as search:
             yield Log(path, database, store, search)
     finally:
