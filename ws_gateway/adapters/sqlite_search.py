@@ -41,12 +41,13 @@ _MIGRATIONS = "ws_gateway.adapters.migrations.sqlite_search"
 _CACHE_MIB = 16
 _NICE = 10
 """A tenth of what others get, when there is one processor for all: see sched(7)."""
-_CHUNK = 5000
-_MERGED_PAGES = 64
+_CHUNK = 500
+"""Messages that one step indexes. More would cost less, but readers on the same processor wait."""
+_MERGED_PAGES = 16
 """What one step merges, or a word."""
 _MERGES = 32
 """Steps after each chunk, at most: as many pages as it adds, for each of twelve fourfold parts."""
-_CATCH_UP_CHUNKS = 10
+_CATCH_UP_CHUNKS = 100
 """A search indexes at most 50,000 more messages before it answers."""
 _MAX_RANKED = 10_000
 """Matches that one search looks at, the newest ones: to rank all of two million took 19 s."""
