@@ -29,7 +29,7 @@ import yoyo
 from shared.database import DatabaseInUse, DatabaseUnavailable
 from shared.sqlite_checkpoints import Checkpoints
 
-__all__ = ["Database", "DatabaseInUse", "DatabaseUnavailable", "lock"]
+__all__ = ["Database", "DatabaseInUse", "DatabaseUnavailable", "attach", "lock", "remove"]
 
 T = TypeVar("T")
 
@@ -95,7 +95,7 @@ class Database:
                 )
                 await _run(connections[-1], _configure, read_only, cache_mib)
                 if beside is not None:
-                    await _run(connections[-1], _attach, beside)
+                    await _run(connections[-1], attach, beside)
         except (sqlite3.Error, OSError) as error:
             await _close(connections, descriptor)
             raise DatabaseUnavailable(f"{path}: {error}") from error
@@ -200,8 +200,15 @@ def _configure(connection: sqlite3.Connection, read_only: bool, cache_mib: int) 
     connection.execute("PRAGMA temp_store=MEMORY")
 
 
-def _attach(connection: sqlite3.Connection, path: Path) -> None:
+def attach(connection: sqlite3.Connection, path: Path) -> None:
+    """Let a connection, which takes URIs, read the tables of another database, too."""
     connection.execute("ATTACH ? AS beside", (f"file:{path}?mode=ro",))
+
+
+def remove(path: Path) -> None:
+    """Delete a database that nobody has open, with its write-ahead log, if there is one."""
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 def lock(path: Path) -> int:

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from shared.sqlite import lock
+from shared.sqlite import lock, remove
 
 __all__ = ["BackupUnusable", "back_up", "restore"]
 
@@ -58,13 +58,13 @@ def restore(
     descriptor = lock(database)
     copy = database.with_name(database.name + ".restoring")
     try:
-        _remove(copy)
+        remove(copy)
         os.close(os.open(copy, os.O_CREAT | os.O_EXCL, 0o600))
         _copy(backup, copy)
         _begin(copy, begin_new_life)
         return _replace(database, copy)
     finally:
-        _remove(copy)
+        remove(copy)
         os.close(descriptor)
 
 
@@ -99,7 +99,7 @@ def _replace(database: Path, copy: Path) -> Path | None:
     replaced = None
     if database.exists():
         replaced = database.with_name(database.name + ".replaced")
-        _remove(replaced)
+        remove(replaced)
         os.link(database, replaced)
     write_ahead_log = _beside(database, "-wal")
     if replaced is not None and write_ahead_log.exists():
@@ -109,11 +109,6 @@ def _replace(database: Path, copy: Path) -> Path | None:
     copy.replace(database)
     _sync(database.parent)
     return replaced
-
-
-def _remove(database: Path) -> None:
-    for path in (database, _beside(database, "-wal"), _beside(database, "-shm")):
-        path.unlink(missing_ok=True)
 
 
 def _beside(database: Path, suffix: str) -> Path:

@@ -7,12 +7,12 @@ from contextlib import closing
 from pathlib import Path
 
 from shared.ids import UserId
-from shared.sqlite_compact import compact
 from tests.faults.figures import Figure, Plan
 from tests.support.talk import erase
-from ws_gateway.adapters.sqlite_life import merge_search
 from ws_gateway.adapters.sqlite_stores import SqliteStores, open_sqlite_stores
 from ws_gateway.conversations import Draft
+from ws_gateway.settings import Settings
+from ws_gateway.upkeep import shrink
 
 __all__ = ["disk_use"]
 
@@ -40,8 +40,7 @@ async def disk_use(plan: Plan) -> list[Figure]:
         await _tidied(stores)
         grown = _size(path)
     started = time.monotonic()
-    of_log, of_search = compact(path), compact(path.with_name("search.db"), merge_search)
-    before, after = (sum(sizes) for sizes in zip(of_log, of_search, strict=True))
+    before, after = shrink(Settings(data_dir=plan.directory))
     took_s = time.monotonic() - started
     cost = (full - empty) / count
     reused = 1 - (grown - erased) / (cost * count / 10)

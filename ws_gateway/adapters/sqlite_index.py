@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from shared.sqlite import attach
 from ws_gateway.adapters.sqlite_rows import last_position
 
 __all__ = ["Progress", "begin", "follow", "following", "is_of", "merge", "purge"]
@@ -33,7 +34,7 @@ def is_of(path: Path, log: Path) -> bool:
     """Tell whether a file is the index of this log, which never ends before what is indexed."""
     try:
         with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-            connection.execute("ATTACH ? AS beside", (f"file:{log}?mode=ro",))
+            attach(connection, log)
             (count,) = connection.execute(
                 "SELECT count(*) FROM life JOIN following USING (epoch) WHERE indexed <= ?",
                 (last_position(connection),),
@@ -105,15 +106,17 @@ SELECT 1, epoch, EXISTS (SELECT 1 FROM revisions) FROM life
 """
 """Whoever wrote the log until now may have left words of removed texts behind."""
 
-_INDEX = """
+_PEOPLE = "'u' || low || ' u' || high"
+
+_INDEX = f"""
 INSERT INTO search (rowid, people, text)
-SELECT position, 'u' || low || ' u' || high, text
+SELECT position, {_PEOPLE}, text
 FROM messages CROSS JOIN conversations ON key = conversation
 WHERE position > ? AND position <= ? AND NOT deleted
 """
 
-_REMOVALS = """
-SELECT removal.key, removal.position, 'u' || low || ' u' || high, removal.text, coalesce(
+_REMOVALS = f"""
+SELECT removal.key, removal.position, {_PEOPLE}, removal.text, coalesce(
     (SELECT next.text FROM removals AS next
      WHERE next.position = removal.position AND next.key > removal.key ORDER BY next.key LIMIT 1),
     iif(message.deleted, NULL, message.text))

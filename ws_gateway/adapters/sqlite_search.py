@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from shared.ids import UserId
-from shared.sqlite import Database
+from shared.sqlite import Database, remove
 from ws_gateway.adapters.search_words import phrases_of, snippet
 from ws_gateway.adapters.sqlite_forgetting import Forgetting
 from ws_gateway.adapters.sqlite_index import (
@@ -183,8 +183,7 @@ async def open_sqlite_search(
         StoreUnavailable: it cannot be used.
     """
     if not await asyncio.to_thread(is_of, path, log_path):
-        for suffix in ("", "-wal", "-shm"):
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        remove(path)
     index = await Database.open(
         path,
         _MIGRATIONS,
