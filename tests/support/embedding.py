@@ -89,6 +89,7 @@ async def embedded(folder: Path, proxy: str) -> AsyncIterator[Embedded]:
     settings = {
         "DUET_ALLOWED_ORIGINS": running.origin,
         "DUET_PROFILE_TRUSTED_PROXIES": "127.0.0.1",
+        "DUET_GATEWAY_TRUSTED_PROXIES": "127.0.0.1",
         "DUET_EXTERNAL_ISSUER": running.origin,
         "DUET_EXTERNAL_AUDIENCE": "duet",
         "DUET_EXTERNAL_JWKS_URL": f"http://127.0.0.1:{ports['product']}/jwks.json",

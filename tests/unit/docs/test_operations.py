@@ -23,6 +23,13 @@ TABLES: dict[str, type[ServiceSettings]] = {
 }
 OF_THE_MACHINE = {"hash_threads": "CPUs", "web_client_dir": "`clients/web`"}
 """Defaults that differ between machines, and what the document calls them."""
+COMPOSE_FILES = {
+    "docker-compose.yml": ("  profile-service:", "  ws-gateway:", "\nvolumes:"),
+    "docker-compose.scale.yml": ("x-profile-service:", "x-ws-gateway:", "\nservices:"),
+}
+"""Where the part of each service begins, and where the second one ends."""
+OF_THE_IMAGE = re.compile(r"data_dir|web_client_dir|.*_(file|host|port)")
+"""Settings that name what is inside of a container."""
 
 
 def shown_default(settings: type[ServiceSettings], name: str) -> str:
@@ -71,6 +78,19 @@ def test_settings_are_those_of_the_code(title: str) -> None:
     rows = table(SECTIONS[title])
     assert [row[:3] for row in rows] == variables(TABLES[title])
     assert all(meaning for *_, meaning in rows)
+
+
+@pytest.mark.parametrize("file", COMPOSE_FILES)
+def test_containers_are_given_every_setting(file: str) -> None:
+    text = (ROOT / file).read_text()
+    profile, gateway, end = (text.index(mark) for mark in COMPOSE_FILES[file])
+    for part, settings in (
+        (text[profile:gateway], ProfileSettings),
+        (text[gateway:end], GatewaySettings),
+    ):
+        given = set(re.findall(r"^ +DUET_(\w+):", part, re.MULTILINE))
+        wanted = {name for name in settings.model_fields if not OF_THE_IMAGE.fullmatch(name)}
+        assert {name.lower() for name in given} - {"gateway_port"} == wanted
 
 
 def test_what_is_called_the_machine_s_default_is_so() -> None:
