@@ -21,7 +21,7 @@ run: $(VENV)/.runtime-installed ## start both services here; state in ./data; Ct
 	@exec $(BIN)/python -m shared.launcher
 
 .PHONY: test
-test: $(VENV)/.dev-installed ## all tests but those that need Docker; ARGS="-k name" selects
+test: $(VENV)/.dev-installed ## all tests but those that need Docker or a browser; ARGS="-k name" selects
 	$(PYTEST) $(ARGS)
 
 .PHONY: test-integration
@@ -63,7 +63,7 @@ fuzz: $(VENV)/.dev-installed ## fuzz the protocol and the HTTP bodies; ARGS="--e
 	$(BIN)/python -m tests.fuzz http $(ARGS)
 
 .PHONY: conformance
-conformance: $(VENV)/.dev-installed ## Autobahn (needs wstest: docs/reliability.md) and Schemathesis, all checks
+conformance: $(VENV)/.dev-installed ## Autobahn (needs wstest: docs/reliability.md) and Schemathesis, all checks but two
 	$(BIN)/python -m tests.faults --long --only autobahn --only schemathesis
 
 .PHONY: audit
@@ -75,7 +75,7 @@ audit: $(VENV)/.dev-installed ## known faults of the locked dependencies; needs 
 	  || { echo "$$out"; exit 1; }; }
 
 .PHONY: bench
-bench: $(VENV)/.bench-installed ## Duet beside a bare relay that stores nothing; ARGS=targets, growth, soak or full
+bench: $(VENV)/.bench-installed ## Duet beside a bare relay that stores nothing; ARGS=targets, growth, soak, scale, full or report
 	$(BIN)/python -m bench $(ARGS)
 
 .PHONY: instructions

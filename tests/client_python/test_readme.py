@@ -20,7 +20,7 @@ async def test_example_runs(duet: Duet, ann: Tokens, bob: Tokens, tmp_path: Path
         ("ws://127.0.0.1:8765/v1/ws", duet.gateway.url),
         ('"ann"', repr(ann.username)),
         ('"bob"', repr(bob.username)),
-        ("correct horse battery", PASSWORD),
+        ("correct horse battery staple", PASSWORD),
     ]:
         assert written in example
         example = example.replace(written, real)

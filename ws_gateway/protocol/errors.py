@@ -134,7 +134,8 @@ CLOSES: dict[CloseCode, CloseRule] = {
         "The gateway is restarting.", "yes, after `retry_after_ms` of the `draining` before it"
     ),
     CloseCode.TRY_AGAIN_LATER: CloseRule(
-        "Overloaded, or tokens cannot be checked.", "yes, after `retry_after_ms` of the error"
+        "The profile service or the store does not answer.",
+        "yes, after `retry_after_ms` of the error, or with backoff where it has none",
     ),
     CloseCode.UNAUTHORIZED: CloseRule(
         "Tokens are not valid, expired, or the session ended.",
