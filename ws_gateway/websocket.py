@@ -13,6 +13,7 @@ Three things differ from `ServerConnection`, all in its documented room for cust
 import asyncio
 import contextlib
 import enum
+import functools
 import socket
 from collections.abc import Callable
 from typing import cast
@@ -55,6 +56,8 @@ class Pause(enum.Enum):
     """Too many of its requests wait for an answer."""
     TOO_FAST = enum.auto()
     """It was told to slow down."""
+    QUEUED = enum.auto()
+    """Frames wait to be read by `recv`."""
     TOO_MUCH = enum.auto()
     """What it sent waits for its turn, or is more than the limits on requests have room for."""
 
@@ -99,6 +102,9 @@ class GatewayWebSocket(ServerConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the outbox with the connection."""
         super().connection_made(transport)
+        # Else it would resume what is paused for another reason.
+        self.recv_messages.pause = functools.partial(self.pause_reading, Pause.QUEUED)
+        self.recv_messages.resume = functools.partial(self.resume_reading, Pause.QUEUED)
         _bound_kernel_buffers(self.transport)
         self.authorization: str | None = None
         """The handshake's `Authorization` header, taken from the request: no log shows it."""
@@ -241,6 +247,7 @@ class GatewayWebSocket(ServerConnection):
         if self._closing_deadline is not None:
             self._closing_deadline.cancel()
         super().connection_lost(exc)
+        self.recv_messages.pause = self.recv_messages.resume = _nothing  # no cycle is left
 
     def forget_handshake(self) -> None:
         """Let go of the handshake's headers, several kilobytes: nothing asks for them again."""
@@ -303,6 +310,10 @@ class GatewayWebSocket(ServerConnection):
 
     def _note_abort(self) -> None:
         self.aborted_slow = True
+
+
+def _nothing() -> None:
+    pass
 
 
 def _bound_kernel_buffers(transport: asyncio.BaseTransport) -> None:

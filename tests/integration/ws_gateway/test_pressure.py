@@ -13,6 +13,7 @@ from websockets.frames import Frame, Opcode
 from tests.support.gateway import TestGateway, running_gateway
 from tests.support.raw_socket import RawSocket
 from tests.support.waiting import until
+from ws_gateway.websocket import GatewayWebSocket
 
 _TEXT = "x" * 4000
 
@@ -117,6 +118,30 @@ async def test_client_that_answers_pings_is_kept(tmp_path: Path) -> None:
                 assert ping.opcode is Opcode.PING
                 await quiet.send_frame(Opcode.PONG, bytes(ping.data))
             assert gateway.connections_of(ann.user_id) == 1
+
+
+async def test_text_in_very_many_fragments_is_not_taken_faster_than_it_is_read(
+    gateway: TestGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most_unread = 0
+    take = GatewayWebSocket.data_received
+
+    def watch(websocket: GatewayWebSocket, data: bytes) -> None:
+        nonlocal most_unread
+        take(websocket, data)
+        most_unread = max(most_unread, len(websocket._unread))
+
+    monkeypatch.setattr(GatewayWebSocket, "data_received", watch)
+    ann, bob = gateway.profile.sign_up("ann"), gateway.profile.sign_up("bob")
+    text = json.dumps({"type": "send", "id": "1", "to": bob.user_id, "text": "hi"}).encode()
+    frames = [Frame(Opcode.TEXT, text, fin=False), *[Frame(Opcode.CONT, b"", fin=False)] * 4000]
+    fragments = [frame.serialize(mask=True) for frame in (*frames, Frame(Opcode.CONT, b""))]
+    async with RawSocket.open(gateway.url) as raw:
+        await raw.connect(ann.access_token)
+        raw.write(b"".join(fragments) * 50)
+        for _ in range(50):
+            assert json.loads(bytes((await raw.read_frame()).data))["type"] == "ack"
+    assert 0 < most_unread < 300_000  # of 1.2 million bytes
 
 
 async def test_flood_of_requests_from_one_client_starves_nobody(gateway: TestGateway) -> None:
