@@ -212,21 +212,22 @@ class Messenger:
     def _committed(self, batch: Batch[_Submission, Outcome]) -> None:
         self._publish()
         notices: list[Notice] = []
-        authors: dict[ConversationId, UserId] = {}
+        senders: dict[ConversationId, Sender] = {}
         stored = duplicate = failed = refused = 0
         for submission, outcome in zip(batch.items, batch.outcomes, strict=True):
             if isinstance(outcome, Appended):
                 message = outcome.event.message
-                if authors.get(message.conversation, message.sender) != message.sender:
+                sender = submission.sender
+                if senders.get(message.conversation, sender) is not sender:
                     self._bus.publish(notices)  # or this ack overtakes the other one's message
-                    notices, authors = [], {}
-                submission.sender.answer(ack_frame(request_id_of(submission.change), outcome))
+                    notices, senders = [], {}
+                sender.answer(ack_frame(request_id_of(submission.change), outcome))
                 if outcome.duplicate:
                     duplicate += 1
                 else:
                     stored += 1
-                    notices.append(Published(outcome.event, submission.sender.connection_id))
-                    authors[message.conversation] = message.sender
+                    notices.append(Published(outcome.event, sender.connection_id))
+                    senders[message.conversation] = sender
             elif isinstance(outcome, Marked):
                 self._marked(submission, outcome, notices)
             elif isinstance(outcome, Exception):

@@ -186,7 +186,8 @@ async def test_ack_does_not_overtake_an_earlier_message_of_the_conversation(worl
         world.submit("first")  # holds the committer, so that the others share a batch
         await world.store.commits.arrivals(arrived + 1)
         world.submit("a")
-        world.messenger.submit(Draft(world.bob.user_id, world.ann.user_id, "b", "hi"), world.sender)
+        reply = Draft(world.bob.user_id, world.ann.user_id, "b", "hi")
+        world.messenger.submit(reply, Sender(world.happened))
         world.submit("c")
     assert world.store.batches[-1] == 3
     order = [happened for happened in world.happened if happened.split()[-1] in "abc"]
@@ -197,6 +198,24 @@ async def test_ack_does_not_overtake_an_earlier_message_of_the_conversation(worl
         "published b",
         "answered c",
         "published c",
+    ]
+
+
+async def test_ack_of_one_device_does_not_overtake_a_message_of_another(world: World) -> None:
+    async with world.running():
+        world.submit("bob is known")
+        await until(lambda: len(world.sender.answers) == 1)
+        arrived = len(world.store.batches)
+        world.store.commits.close()
+        world.submit("first")  # holds the committer, so that the others share a batch
+        await world.store.commits.arrivals(arrived + 1)
+        world.submit("a")
+        world.sender = Sender(world.happened)
+        world.submit("b")
+        world.submit("c")
+    order = [happened for happened in world.happened if happened.split()[-1] in "abc"]
+    assert order == ["answered a", "published a", "answered b", "answered c"] + [
+        f"published {name}" for name in "bc"
     ]
 
 
