@@ -42,6 +42,7 @@ from ws_gateway.settings import Settings
 __all__ = ["Gateway", "run", "serving"]
 
 _TIDY_UP_INTERVAL_S = 0.2
+_BEGIN_ANEW_AFTER_S = 5.0
 _PRESENCE_WORKERS = 3
 """Of a shared database's connections, which messages need, too."""
 _PRESENCE_WORKERS_EMBEDDED = 32
@@ -202,12 +203,16 @@ class Gateway:
 
     async def tidy_up(self) -> None:
         """Let what follows the log catch up, for ever."""
+        last_reason: str | None = None
         while True:
             await asyncio.sleep(_TIDY_UP_INTERVAL_S)
             try:
                 await self.stores.tidy_up(lambda: self.messenger.waiting > 0)
+                last_reason = None
             except StoreUnavailable as error:
-                _log.warning("search and traces could not catch up", reason=str(error))
+                if str(error) != last_reason:
+                    _log.warning("search and traces could not catch up", reason=str(error))
+                last_reason = str(error)
 
     async def _what_is_missing(self) -> str | None:
         if not self.revocations.connected.is_set():
@@ -290,7 +295,9 @@ async def serving(
 async def _running(gateway: Gateway, shutdown_timeout_s: float) -> AsyncIterator[None]:
     """Run the gateway's tasks; at the end stop them in the order that loses nothing."""
     committer = asyncio.create_task(gateway.messenger.run(), name="committer")
-    background = [asyncio.ensure_future(work()) for work in gateway.background.values()]
+    background = [
+        asyncio.create_task(_go_on(part, work)) for part, work in gateway.background.items()
+    ]
 
     async def settled() -> None:
         await gateway.messenger.drain()
@@ -307,6 +314,16 @@ async def _running(gateway: Gateway, shutdown_timeout_s: float) -> AsyncIterator
         await asyncio.shield(committer)
         if isinstance(gateway.live, Following):
             gateway.live.close()
+
+
+async def _go_on(part: str, work: Callable[[], Awaitable[None]]) -> None:
+    """Begin a part anew when something ends it that nobody thought of: a bug, or a damaged file."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            _log.exception("a part of the gateway failed, and begins anew", part=part)
+        await asyncio.sleep(_BEGIN_ANEW_AFTER_S)
 
 
 def _end_revoked(connection: LiveConnection) -> None:

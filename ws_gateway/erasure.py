@@ -27,7 +27,6 @@ class Eraser:
         self._people = people
         self._deleted: dict[UserId, None] = {}
         self._wake = asyncio.Event()
-        self._wake.set()  # an earlier life may have left work
 
     def user_deleted(self, user_id: UserId) -> None:
         """A user has deleted the account, and is on the list."""
@@ -41,6 +40,7 @@ class Eraser:
 
     async def run(self) -> None:
         """Erase whoever is on the list, for ever."""
+        self._wake.set()  # an earlier life may have left work
         while True:
             await self._wake.wait()
             self._wake.clear()

@@ -9,12 +9,16 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+import structlog
+
 __all__ = ["Intake", "IntakeLoop", "Source"]
 
 _TURN_S = 0.001
 """What is spent at a time on all that waits, however many sent it; and how long is then left for
 everything else. An event loop that is never idle keeps the thread that commits from running: Python
 hands over every 5 ms at most, and a commit needs that several times."""
+
+_log = structlog.get_logger(__name__)
 
 
 class Source(Protocol):
@@ -51,7 +55,12 @@ class Intake:
     def _turn(self) -> None:
         waiting, ends_at = self._waiting, self._clock() + _TURN_S
         while True:
-            if waiting[0].take_piece():
+            try:
+                has_more = waiting[0].take_piece()
+            except Exception:  # keep-alive ends that one; all others wait here, too
+                _log.exception("taking what a client sent failed")
+                has_more = False
+            if has_more:
                 waiting.rotate(-1)
             else:
                 waiting.popleft()

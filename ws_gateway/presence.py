@@ -157,7 +157,9 @@ class Presence:
 
     async def run(self) -> None:
         """Do what was asked for, for ever."""
-        await asyncio.gather(*map(self._work_off, self._jobs))
+        async with asyncio.TaskGroup() as group:  # one that fails ends the others
+            for jobs in self._jobs:
+                group.create_task(self._work_off(jobs))
 
     async def _work_off(self, jobs: "asyncio.Queue[_Job]") -> None:
         failing = False  # said once: a database that is away meets everybody who comes

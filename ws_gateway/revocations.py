@@ -92,10 +92,12 @@ class RevocationWatch:
                 reason = "it ended"
             except (ProfileServiceUnavailable, StoreUnavailable) as error:
                 reason = str(error)
-            if self.connected.is_set() or failures == 0:
+            finally:
+                was_connected = self.connected.is_set()
+                self.connected.clear()
+                self._metrics.feed_connected.set(0)
+            if was_connected or failures == 0:
                 _log.warning("the revocation feed is down; polling instead", reason=reason)
-            self.connected.clear()
-            self._metrics.feed_connected.set(0)
             longest_s = min(self._max_backoff_s, 0.1 * 2**failures)
             failures = min(failures + 1, 16)
             await asyncio.sleep(random.uniform(longest_s / 2, longest_s))  # noqa: S311

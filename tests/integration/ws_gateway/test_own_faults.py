@@ -1,5 +1,7 @@
 """A fault of the gateway's own: told to the client, shown in the log, and confined to one."""
 
+import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from shared.introspection import TokenPair
 from tests.support.client import Client
 from tests.support.gateway import TestGateway, running_gateway
 from tests.support.waiting import until
+from ws_gateway import app
 from ws_gateway.identity import Identity
 from ws_gateway.messenger import Messenger
 
@@ -39,6 +42,44 @@ async def test_fault_while_verifying_closes_that_connection_and_is_logged(
     await until(lambda: gateway.gateway.server.connections == 0)
     assert caplog.text.count("a fault of ours") >= 2
     assert "token" not in caplog.text.replace("tokens", "").replace("access_token", "")
+    caplog.clear()
+
+
+async def test_part_that_fails_begins_anew(
+    gateway: TestGateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(app, "_BEGIN_ANEW_AFTER_S", 0.0)
+    begun = asyncio.Event()
+
+    async def fails_once() -> None:
+        if not begun.is_set():
+            begun.set()
+            raise sqlite3.DatabaseError("database disk image is malformed")
+        tidied.set()
+
+    tidied = asyncio.Event()
+    part = asyncio.create_task(app._go_on("tidying up", fails_once))
+    await asyncio.wait_for(tidied.wait(), 5)
+    part.cancel()
+    assert "a part of the gateway failed, and begins anew" in caplog.text
+    caplog.clear()
+
+
+async def test_feed_that_fails_counts_as_down(
+    gateway: TestGateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Then sessions are polled, and the gateway is not ready."""
+
+    async def fails(*_arguments: object) -> None:
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+    watch = gateway.gateway.revocations
+    await asyncio.wait_for(watch.connected.wait(), 5)
+    monkeypatch.setattr(watch, "_receive", fails)
+    ann = gateway.profile.sign_up("ann")
+    gateway.profile.log_out(ann)
+    await until(lambda: not watch.connected.is_set())
+    await until(lambda: "a part of the gateway failed" in caplog.text)
     caplog.clear()
 
 

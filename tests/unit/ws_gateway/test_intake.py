@@ -1,5 +1,7 @@
 """What clients sent waits for its turn: in order, a little at a time, whoever and however much."""
 
+from structlog.testing import capture_logs
+
 from tests.support.turns import Turns
 from ws_gateway.intake import Intake
 
@@ -52,6 +54,24 @@ def test_whoever_sent_little_is_not_held_up_by_who_sent_much() -> None:
     intake.add(Client("other", 2, turns))
     assert turns.turn() == ["flooder", "other", "flooder"]
     assert turns.turn() == ["other", "flooder", "flooder"]
+
+
+class FailingClient(Client):
+    """Cannot be taken from."""
+
+    def take_piece(self) -> bool:
+        super().take_piece()
+        raise RuntimeError("a fault of ours")
+
+
+def test_client_that_cannot_be_taken_from_holds_nobody_up() -> None:
+    turns = TimedTurns(piece_s=0.0004)
+    intake = Intake(turns, clock=turns.clock)
+    intake.add(FailingClient("failing", 9, turns))
+    intake.add(Client("other", 2, turns))
+    with capture_logs() as logs:
+        assert turns.turn() == ["failing", "other", "other"]
+    assert [entry["event"] for entry in logs] == ["taking what a client sent failed"]
 
 
 def test_slow_piece_still_gets_its_turn_and_nothing_happens_when_nobody_waits() -> None:
