@@ -29,7 +29,15 @@ import yoyo
 from shared.database import DatabaseInUse, DatabaseUnavailable
 from shared.sqlite_checkpoints import Checkpoints
 
-__all__ = ["Database", "DatabaseInUse", "DatabaseUnavailable", "attach", "lock", "remove"]
+__all__ = [
+    "Database",
+    "DatabaseInUse",
+    "DatabaseUnavailable",
+    "attach",
+    "is_damage",
+    "lock",
+    "remove",
+]
 
 T = TypeVar("T")
 
@@ -114,8 +122,9 @@ class Database:
         An exception of `transaction` rolls back and comes out as it is.
 
         Raises:
-            DatabaseUnavailable: locked, full or failing; rolled back.
+            DatabaseUnavailable: locked, full, failing or closed; rolled back.
         """
+        self._check_open()
         outcome: tuple[T, int] = await _run(self._writer, _in_transaction, self._begin, transaction)
         result, rows = outcome
         self._checkpoints.committed(rows)
@@ -125,8 +134,9 @@ class Database:
         """Run `query` on a read-only connection, within one snapshot of the database.
 
         Raises:
-            DatabaseUnavailable: the disk fails.
+            DatabaseUnavailable: the disk fails, or it is closed.
         """
+        self._check_open()
         return await _run(next(self._next_reader), _in_snapshot, query)
 
     async def empty_log(self) -> bool:
@@ -148,6 +158,10 @@ class Database:
             lock, self._lock = self._lock, None
             await self._checkpoints.end()
             await _close([*self._readers, self._checkpointer, self._writer], lock)
+
+    def _check_open(self) -> None:
+        if self._lock is None:
+            raise DatabaseUnavailable("the database is closed")
 
 
 async def _run(
@@ -205,6 +219,16 @@ def attach(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("ATTACH ? AS beside", (f"file:{path}?mode=ro",))
 
 
+def is_damage(error: BaseException) -> bool:
+    """Tell whether what an operation raised says that the file itself is damaged."""
+    cause = error.__cause__ if isinstance(error, DatabaseUnavailable) else error
+    code: int | None = getattr(cause, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in _DAMAGE  # extended codes are above
+
+
+_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
 def remove(path: Path) -> None:
     """Delete a database that nobody has open, with its write-ahead log, if there is one."""
     for suffix in ("", "-wal", "-shm"):
@@ -228,7 +252,11 @@ def lock(path: Path) -> int:
 
 def _migrate(path: Path, package: str) -> None:
     """Apply the migrations that are missing. The file lock is held, so yoyo's own is not needed
-    (a process killed while it holds that one would leave it held)."""
+    (a process killed while it holds that one would leave it held).
+
+    Each is noted in the transaction that applies it: `apply_migrations` does so in one of its own,
+    and a process killed in between would apply it again.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     os.close(descriptor)
     with importlib.resources.as_file(importlib.resources.files(package)) as folder:
@@ -237,7 +265,10 @@ def _migrate(path: Path, package: str) -> None:
         backend = yoyo.get_backend(f"sqlite:///{path.resolve()}")
         try:
             backend.connection.execute("PRAGMA secure_delete=ON")
-            backend.apply_migrations(backend.to_apply(migrations))
+            for migration in backend.to_apply(migrations):
+                with backend.transaction():
+                    migration.process_steps(backend, "apply")
+                    backend.mark_one(migration, log=False)
         finally:
             backend.connection.close()
 

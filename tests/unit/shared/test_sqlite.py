@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+import yoyo
 
 from shared.sqlite import Database, DatabaseInUse, DatabaseUnavailable
 from shared.sqlite_backup import back_up
@@ -236,6 +237,26 @@ async def test_migrations_are_applied_once_and_keep_what_is_there(path: Path) ->
         users = await database.read(lambda c: c.execute("SELECT id FROM users").fetchall())
         await database.close()
         assert len(users) == number
+
+
+async def test_process_killed_while_it_migrates_goes_on_at_the_next_start(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had applied a step, and not yet noted that."""
+
+    def killed(*_arguments: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(yoyo.backends.DatabaseBackend, "mark_one", killed)
+        with pytest.raises(KeyboardInterrupt):
+            await Database.open(path, MIGRATIONS)
+    database = await Database.open(path, MIGRATIONS)
+    await database.close()
+    with pytest.raises(DatabaseUnavailable, match="closed"):
+        await database.write(insert("late"))
+    with pytest.raises(DatabaseUnavailable, match="closed"):
+        await database.read(notes)
 
 
 async def test_files_are_only_the_owners(database: Database, path: Path) -> None:

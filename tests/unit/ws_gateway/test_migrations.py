@@ -16,7 +16,7 @@ def test_the_engines_have_the_same_migrations() -> None:
 
 def test_no_step_shows_rows_at_the_start_of_a_gateway() -> None:
     """What a SELECT finds would be printed."""
-    for engine in ("sqlite", "postgresql"):
+    for engine in ("sqlite", "sqlite_search", "postgresql"):
         for file in (importlib.resources.files(migrations) / engine).iterdir():
             if file.name.endswith(".sql"):
                 lines = [line for line in file.read_text().splitlines() if line[:2] != "--"]
