@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from shared.sqlite import DatabaseUnavailable, remove
 from shared.sqlite_backup import back_up, restore
 from shared.sqlite_compact import compact
 from ws_gateway.adapters.sqlite_life import (
@@ -56,7 +57,11 @@ def shrink(settings: Settings) -> tuple[int, int]:
     before, after = compact(settings.data_dir / DATABASE_NAME)
     search = settings.data_dir / SEARCH_NAME
     if search.exists():
-        of_search = compact(search, merge_search)
+        try:
+            of_search = compact(search, merge_search)
+        except DatabaseUnavailable:  # damaged, or the disk is full
+            of_search = search.stat().st_size, 0
+            remove(search)  # the next start makes it anew
         before, after = before + of_search[0], after + of_search[1]
     return before, after
 

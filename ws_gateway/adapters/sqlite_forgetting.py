@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 from shared.sqlite import Database
 from ws_gateway.adapters.sqlite_index import merge
-from ws_gateway.adapters.sqlite_rows import available
 
 __all__ = ["Forgetting"]
 
@@ -26,33 +25,29 @@ _PAGES = 250
 class Forgetting:
     """Goes on with it a little at a time; what was begun is finished after a restart."""
 
-    def __init__(self, index: Database, log: Database, *, clock: Callable[[], float]) -> None:
-        self._index = index
+    def __init__(self, log: Database, *, clock: Callable[[], float]) -> None:
         self._log = log
         self._clock = clock
         self._look_at = self._begin_at = clock()
 
-    async def go_on(self) -> None:
+    async def go_on(self, index: Database) -> None:
         """Do a little, if there is something to do.
 
         Raises:
-            StoreUnavailable: not now.
+            DatabaseUnavailable: not now.
         """
         now = self._clock()
         if now < self._look_at:
             return
-        state = await available(self._index.read(_state))
+        state = await index.write(_state)  # a reader may be busy with a search for seconds
         if not state & _MERGING:
             if not state or now < self._begin_at:
                 self._look_at = now + _LOOK_EVERY_S
                 return
             self._begin_at = now + _EVERY_S
-        is_merged = await available(self._index.write(_merge))
-        if is_merged and await self._empty_logs():
-            await available(self._index.write(_finish))
-
-    async def _empty_logs(self) -> bool:
-        return await available(self._index.empty_log()) and await available(self._log.empty_log())
+        is_merged = await index.write(_merge)
+        if is_merged and await index.empty_log() and await self._log.empty_log():
+            await index.write(_finish)
 
 
 def _state(connection: sqlite3.Connection) -> int:

@@ -4,16 +4,13 @@ An entry has the text that its message had when all removals up to `following.re
 the next removal says what is to be taken out.
 """
 
-import contextlib
 import sqlite3
-from pathlib import Path
 
 import msgspec
 
-from shared.sqlite import attach
 from ws_gateway.adapters.sqlite_rows import last_position
 
-__all__ = ["Progress", "begin", "follow", "following", "is_of", "merge", "purge"]
+__all__ = ["Progress", "begin", "follow", "following", "merge", "purge"]
 
 _REMOVALS_AT_ONCE = 500
 
@@ -21,7 +18,8 @@ _REMOVALS_AT_ONCE = 500
 class Progress(msgspec.Struct, frozen=True):
     """What a transaction of the index has done."""
 
-    has_grown: bool
+    has_parts: bool
+    """It has added to the index: there may be something to merge."""
     has_forgotten: bool
     """It has followed all removals."""
     is_complete: bool
@@ -30,23 +28,14 @@ class Progress(msgspec.Struct, frozen=True):
     """The key up to which the log may forget its removals; nothing if it has."""
 
 
-def is_of(path: Path, log: Path) -> bool:
-    """Tell whether a file is the index of this log, which never ends before what is indexed."""
-    try:
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-            attach(connection, log)
-            (count,) = connection.execute(
-                "SELECT count(*) FROM life JOIN following USING (epoch) WHERE indexed <= ?",
-                (last_position(connection),),
-            ).fetchone()
-    except sqlite3.Error:
-        return False
-    return bool(count)
+def begin(connection: sqlite3.Connection) -> bool:
+    """Note in a new index whose it is. Returns whether this one is of this log.
 
-
-def begin(connection: sqlite3.Connection) -> None:
-    """Note in a new index whose it is."""
+    The log never ends before what is indexed, and keeps each removal until it was followed.
+    """
     connection.execute(_BEGIN)
+    (count,) = connection.execute(_IS_OF, (last_position(connection),)).fetchone()
+    return bool(count)
 
 
 def following(connection: sqlite3.Connection) -> tuple[int, int]:
@@ -72,11 +61,12 @@ def follow(connection: sqlite3.Connection, messages: int) -> Progress:
         upto = min(end, indexed + messages)
         connection.execute(_INDEX, (indexed, upto))
         indexed = upto
-    if (indexed, removed) != before:
+    has_followed = (indexed, removed) != before
+    if has_followed:
         connection.execute(_NOTE, (indexed, removed, bool(removals)))
     (first_kept,) = connection.execute("SELECT min(key) FROM removals").fetchone()
     return Progress(
-        has_grown=indexed > before[0],
+        has_parts=has_followed,
         has_forgotten=has_forgotten,
         is_complete=has_forgotten and indexed == end,
         spent=None if first_kept is None or first_kept > removed else removed,
@@ -100,11 +90,21 @@ def merge(connection: sqlite3.Connection, pages: int) -> bool:
     return connection.total_changes - before >= 2  # the rule of that page
 
 
-_BEGIN = """
-INSERT OR IGNORE INTO following (id, epoch, forgetting)
-SELECT 1, epoch, EXISTS (SELECT 1 FROM revisions) FROM life
+_LAST_REMOVAL = (
+    "coalesce((SELECT seq FROM beside.sqlite_sequence WHERE name = 'removals'), 0)"  # dense
+)
+_FIRST_KEPT = f"coalesce((SELECT min(key) FROM removals), {_LAST_REMOVAL} + 1)"
+
+_BEGIN = f"""
+INSERT OR IGNORE INTO following (id, epoch, removed, forgetting)
+SELECT 1, epoch, {_FIRST_KEPT} - 1, 2 * EXISTS (SELECT 1 FROM revisions) FROM life
 """
-"""Whoever wrote the log until now may have left words of removed texts behind."""
+"""Write-ahead logs may hold removed texts, but the index itself never did."""
+
+_IS_OF = f"""
+SELECT count(*) FROM life JOIN following USING (epoch)
+WHERE indexed <= ? AND removed BETWEEN {_FIRST_KEPT} - 1 AND {_LAST_REMOVAL}
+"""
 
 _PEOPLE = "'u' || low || ' u' || high"
 

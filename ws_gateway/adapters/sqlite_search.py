@@ -4,7 +4,8 @@ A transaction of the index may take long: FTS5 merges all of a word at once, and
 a good part of all messages. So the index has a writer of its own, and no message waits for it.
 
 Everything in it is made from the log. The file may be deleted while no gateway runs; one that
-belongs to another log, or is damaged, is made anew.
+belongs to another log, or turns out to be damaged, is made anew. It is opened when it is needed: if
+that cannot be done, there is no search, and everything else goes on.
 """
 
 import asyncio
@@ -16,8 +17,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
+import structlog
+
 from shared.ids import UserId
-from shared.sqlite import Database, remove
+from shared.sqlite import Database, DatabaseInUse, DatabaseUnavailable, is_damage, remove
 from ws_gateway.adapters.search_words import phrases_of, snippet
 from ws_gateway.adapters.sqlite_forgetting import Forgetting
 from ws_gateway.adapters.sqlite_index import (
@@ -25,12 +28,18 @@ from ws_gateway.adapters.sqlite_index import (
     begin,
     follow,
     following,
-    is_of,
     merge,
     purge,
 )
 from ws_gateway.adapters.sqlite_life import SEARCH_NAME
-from ws_gateway.adapters.sqlite_rows import COLUMNS, JOINS, available, message_of, user_key
+from ws_gateway.adapters.sqlite_rows import (
+    COLUMNS,
+    JOINS,
+    available,
+    last_position,
+    message_of,
+    user_key,
+)
 from ws_gateway.ports import SearchHit, SearchPage, StoreUnavailable
 
 __all__ = ["SqliteSearch", "open_sqlite_search"]
@@ -51,18 +60,38 @@ _CATCH_UP_CHUNKS = 100
 """A search indexes at most 50,000 more messages before it answers."""
 _MAX_RANKED = 10_000
 """Matches that one search looks at, the newest ones: to rank all of two million took 19 s."""
+_MADE_ANEW_EVERY_S = 3600.0
+"""At most: if it is the log that is damaged, the next index meets that, too."""
+_FAULTS = (DatabaseInUse, DatabaseUnavailable, sqlite3.DatabaseError, OSError)
+
+_logger = structlog.get_logger(__name__)
 
 
 class SqliteSearch:
     """The index of one log. For one event loop; make it with `open_sqlite_search`."""
 
     def __init__(
-        self, index: Database, log: Database, log_end: Callable[[], int], forgetting: Forgetting
+        self,
+        path: Path,
+        log: Database,
+        log_path: Path,
+        log_end: Callable[[], int],
+        *,
+        busy_timeout_s: float,
+        clock: Callable[[], float],
     ) -> None:
-        self._index = index
+        self._path = path
         self._log = log
+        self._log_path = log_path
         self._log_end = log_end
-        self._forgetting = forgetting
+        self._busy_timeout_s = busy_timeout_s
+        self._clock = clock
+        self._forgetting = Forgetting(log, clock=clock)
+        self._index: Database | None = None
+        self._opening = asyncio.Lock()
+        self._is_damaged = False
+        self._make_anew_at = clock()
+        """From when on another damaged index may be made anew."""
         self._complete_at: int | None = None
         """Where the log ended when all of it was followed: to look again then is for nothing."""
         self._merges = 0
@@ -74,11 +103,11 @@ class SqliteSearch:
         Raises:
             StoreUnavailable: not now.
         """
-        while self._is_behind() and not (await self._follow(0)).has_forgotten:
+        while self._is_behind(self._log_end()) and not (await self._follow(0)).has_forgotten:
             pass
 
-    async def go_on(self) -> bool:
-        """Do some of what is to be done, in one transaction; returns whether that was all of it.
+    async def go_on(self, log_end: int) -> bool:
+        """Do some of what is to be done for a log that ends there; return whether that was all.
 
         Raises:
             StoreUnavailable: not now.
@@ -86,10 +115,10 @@ class SqliteSearch:
         if self._merges:
             await self._merge()
             return False
-        if self._is_behind():
+        if self._is_behind(log_end):
             await self._follow(_CHUNK)
             return False
-        await _usable(self._forgetting.go_on())
+        await self._use(self._forgetting.go_on)
         return True
 
     async def catch_up(self, chunks: int = 1) -> bool:
@@ -99,7 +128,8 @@ class SqliteSearch:
             StoreUnavailable: not now.
         """
         for _ in range(chunks):
-            is_complete = not self._is_behind() or (await self._follow(_CHUNK)).is_complete
+            behind = self._is_behind(self._log_end())
+            is_complete = not behind or (await self._follow(_CHUNK)).is_complete
             while self._merges:
                 await self._merge()
             if is_complete:
@@ -119,14 +149,16 @@ class SqliteSearch:
         """Find messages; see `MessageArchive.search`."""
         words = _match_expression(query)
         phrases, last_is_prefix = phrases_of(query)
-        try:
-            complete = await self.catch_up(_CATCH_UP_CHUNKS)
-        except StoreUnavailable:
-            complete = False
+        wanted = self._log_end()
+        with contextlib.suppress(StoreUnavailable):
+            await self.catch_up(_CATCH_UP_CHUNKS)
 
         def read(connection: sqlite3.Connection) -> SearchPage:
+            # The log first: of an older one, the index may not have forgotten what is removed here.
+            log_end = last_position(connection)
             indexed, removed = following(connection)
-            last = indexed if upto is None else upto
+            last = min(indexed, log_end) if upto is None else upto
+            complete = indexed >= wanted
             people = [user_key(connection, user_id)]
             if peer_id is not None:
                 people.append(user_key(connection, peer_id))
@@ -142,15 +174,20 @@ class SqliteSearch:
             ]
             return SearchPage(hits, more=len(rows) > limit, complete=complete, upto=last)
 
-        return await _usable(self._index.read(read))
+        return await self._use(lambda index: index.read(read))
 
-    def _is_behind(self) -> bool:
-        return self._complete_at != self._log_end()
+    async def close(self) -> None:
+        """Close the index, if it was opened; wait for what was handed over."""
+        async with self._opening:
+            await self._close()
+
+    def _is_behind(self, log_end: int) -> bool:
+        return self._complete_at is None or self._complete_at < log_end
 
     async def _follow(self, messages: int) -> Progress:
         end = self._log_end()
-        progress = await _usable(self._index.write(lambda c: follow(c, messages)))
-        if progress.has_grown:
+        progress = await self._use(lambda index: index.write(lambda c: follow(c, messages)))
+        if progress.has_parts:
             self._merges = _MERGES
         if (spent := progress.spent) is not None:
             await available(self._log.write(lambda c: purge(c, spent)))
@@ -159,8 +196,67 @@ class SqliteSearch:
         return progress
 
     async def _merge(self) -> None:
-        has_merged = await _usable(self._index.write(lambda c: merge(c, _MERGED_PAGES)))
+        has_merged = await self._use(lambda index: index.write(lambda c: merge(c, _MERGED_PAGES)))
         self._merges = max(0, self._merges - 1) if has_merged else 0
+
+    async def _use(self, call: Callable[[Database], Awaitable[T]]) -> T:
+        """Do something with the index, and again with another one when this one is damaged.
+
+        Raises:
+            StoreUnavailable: not now.
+        """
+        while True:
+            try:
+                return await call(await self._opened())
+            except _FAULTS as error:
+                if not is_damage(error) or not await self._is_given_up():
+                    raise StoreUnavailable(f"{SEARCH_NAME} cannot be used: {error}") from error
+                _logger.warning("the search index is damaged and made anew", reason=str(error))
+
+    async def _is_given_up(self) -> bool:
+        """Close a damaged index, to be made anew; not when that was done a moment ago."""
+        if self._clock() < self._make_anew_at:
+            return False
+        self._make_anew_at = self._clock() + _MADE_ANEW_EVERY_S
+        async with self._opening:
+            await self._close()
+            self._is_damaged = True
+        return True
+
+    async def _opened(self) -> Database:
+        async with self._opening:
+            if self._index is None:
+                self._index = await self._open()
+            return self._index
+
+    async def _open(self) -> Database:
+        """Open the index, making it if need be: one that is not of this log is none."""
+        while True:
+            if self._is_damaged:
+                remove(self._path)
+                self._is_damaged = False
+            index = await Database.open(
+                self._path,
+                _MIGRATIONS,
+                readers=1,
+                busy_timeout_s=self._busy_timeout_s,
+                cache_mib=_CACHE_MIB,
+                beside=self._log_path,
+            )
+            try:
+                await index.write(_step_back)
+                if await index.write(begin):
+                    return index
+            except BaseException:
+                await index.close()
+                raise
+            await index.close()
+            self._is_damaged = True
+
+    async def _close(self) -> None:
+        if self._index is not None:
+            await self._index.close()
+        self._index, self._complete_at, self._merges = None, None, 0
 
 
 @contextlib.asynccontextmanager
@@ -173,46 +269,23 @@ async def open_sqlite_search(
     busy_timeout_s: float,
     clock: Callable[[], float],
 ) -> AsyncIterator[SqliteSearch]:
-    """Open the index of a log that is open here, making it if need be, and close it in the end.
+    """Search a log that is open here; in the end forget what was removed, and close the index.
 
     `log_end` is the position of the last event that was committed.
-
-    Raises:
-        DatabaseInUse: another gateway has it.
-        DatabaseUnavailable: it cannot be opened.
-        StoreUnavailable: it cannot be used.
     """
-    if not await asyncio.to_thread(is_of, path, log_path):
-        remove(path)
-    index = await Database.open(
-        path,
-        _MIGRATIONS,
-        readers=1,
-        busy_timeout_s=busy_timeout_s,
-        cache_mib=_CACHE_MIB,
-        beside=log_path,
-    )
+    search = SqliteSearch(path, log, log_path, log_end, busy_timeout_s=busy_timeout_s, clock=clock)
     try:
-        await available(index.write(_step_back))
-        await available(index.write(begin))
-        yield SqliteSearch(index, log, log_end, Forgetting(index, log, clock=clock))
+        yield search
+        with contextlib.suppress(StoreUnavailable):  # then after the next start
+            await search.forget_removed()
     finally:
-        await index.close()
+        await search.close()
 
 
 def _step_back(_connection: sqlite3.Connection) -> None:
     """Let the threads that store and deliver messages have the processor first."""
     if sys.platform == "linux":  # elsewhere this is about the process, not the thread
         os.nice(_NICE)
-
-
-async def _usable(call: Awaitable[T]) -> T:
-    """Await what uses the index, saying `StoreUnavailable` where that cannot be done."""
-    try:
-        return await available(call)
-    except sqlite3.DatabaseError as error:
-        advice = "delete it while the gateway is stopped, and it is made anew"
-        raise StoreUnavailable(f"{SEARCH_NAME} is damaged ({error}): {advice}") from error
 
 
 def _match_expression(query: str) -> str:

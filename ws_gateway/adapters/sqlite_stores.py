@@ -19,7 +19,7 @@ __all__ = ["SqliteStores", "open_sqlite_stores"]
 
 
 class SqliteStores(msgspec.Struct, frozen=True):
-    """`MessageStore`, `MessageArchive` and `PeopleStore` over one database."""
+    """`MessageStore`, `MessageArchive` and `PeopleStore` over one file, and search beside it."""
 
     messages: SqliteMessageStore
     archive: SqliteMessageArchive
@@ -30,7 +30,8 @@ class SqliteStores(msgspec.Struct, frozen=True):
         """Let places, search and traces catch up, and removed texts go; see `Stores`."""
         await self.messages.tidy_up()
         await self.search.forget_removed()
-        while not is_busy() and not await self.search.go_on():
+        log_end = self.messages.position  # what comes meanwhile is for the next time, in one piece
+        while not is_busy() and not await self.search.go_on(log_end):
             await self.messages.tidy_up()
 
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from shared.ids import UserId, conversation_id
 from shared.sqlite import Database
@@ -292,12 +293,13 @@ async def test_random_changes_of_every_kind_leave_everything_in_agreement(log: L
 async def test_parts_of_the_search_index_are_merged_but_not_by_what_adds_to_it(log: Log) -> None:
     choice = random.Random(7)
     most_parts = 0
+    await log.search.catch_up()
     for _ in range(40):
         await log.append(log.drafts(choice, "the same words"))
         before = search_parts(log.path)
-        await log.search.go_on()
+        await log.search.go_on(log.store.position)
         assert search_parts(log.path) == before + 1
-        while not await log.search.go_on():
+        while not await log.search.go_on(log.store.position):
             pass
         most_parts = max(most_parts, search_parts(log.path))
 
@@ -394,26 +396,36 @@ async def test_long_chain_of_removals_is_followed_in_pieces(
     assert search_index_is_sound(log.path)
 
 
-@pytest.mark.parametrize("harm", ["deleted", "damaged", "of another life", "ahead of the log"])
+HARMS = {
+    "of another life": "epoch = 'x'",
+    "ahead of the log": "indexed = 5",
+    "ahead of the removals": "removed = 3",
+    "behind the removals": "removed = 0",
+}
+
+
+@pytest.mark.parametrize("harm", ["deleted", "damaged", *HARMS])
 async def test_index_that_does_not_belong_to_the_log_is_made_anew(
     tmp_path: Path, harm: str
 ) -> None:
     index = tmp_path / "search.db"
     async with opened(tmp_path / "messages.db") as log:
-        await say(log.store, ANN, BOB, "alpha")
+        first, _ = await say(log.store, ANN, BOB, "beta", "alpha")
         assert await found(log, "alpha") == ["alpha"]
+        await edit(log.store, first, "gamma")
+        await edit(log.store, first, "delta")
     match harm:
         case "deleted":
             index.unlink()
         case "damaged":
             index.write_bytes(b"not a database")
         case _:
-            change = "epoch = 'x'" if harm == "of another life" else "indexed = 2"
             with contextlib.closing(sqlite3.connect(index)) as connection, connection:
                 connection.execute("DELETE FROM search_docsize")
-                connection.execute(f"UPDATE following SET {change}")
+                connection.execute(f"UPDATE following SET {HARMS[harm]}")
     async with opened(tmp_path / "messages.db") as log:
         assert await found(log, "alpha") == ["alpha"]
+        assert await following(log) == (4, 2)
         assert search_index_is_sound(log.path)
 
 
@@ -423,24 +435,93 @@ async def test_index_goes_on_where_it_was_after_a_crash(tmp_path: Path) -> None:
         await log.search.catch_up()
         shutil.copytree(tmp_path / "alive", tmp_path / "crashed")
     async with opened(tmp_path / "crashed" / "messages.db") as log:
-        assert await log.search._index.read(sqlite_index.following) == (1, 0)
+        assert await following(log) == (1, 0)
         assert await found(log, "alpha") == ["alpha"]
     assert search_index_is_sound(log.path)
 
 
-async def test_damage_to_the_index_stops_search_alone(tmp_path: Path) -> None:
+async def test_index_that_turns_out_to_be_damaged_is_made_anew(tmp_path: Path) -> None:
     path = tmp_path / "messages.db"
     async with opened(path) as log:
-        await say(log.store, ANN, BOB, "alpha")
+        first, _ = await say(log.store, ANN, BOB, "alpha", "alpha two")
         await log.search.catch_up()
     with contextlib.closing(sqlite3.connect(tmp_path / "search.db")) as connection, connection:
         connection.execute("UPDATE search_data SET block = x'00'")
     async with opened(path) as log:
-        await say(log.store, ANN, BOB, "alpha")
-        with pytest.raises(StoreUnavailable, match=r"search.db is damaged .* delete it"):
-            await log.search.go_on()
-        (conversation,) = await archive_of(log).conversations(ANN, None, 10)
+        await delete(log.store, first)
+        with capture_logs() as logs:
+            await log.search.forget_removed()
+        assert [entry["event"] for entry in logs] == ["the search index is damaged and made anew"]
+        assert await found(log, "alpha") == ["alpha two"]
+        assert search_index_is_sound(path)
+
+
+async def test_index_is_not_made_anew_again_and_again(log: Log) -> None:
+    """What it meets may be in the log."""
+    await say(log.store, ANN, BOB, "alpha")
+    await log.search.catch_up()
+    await damage(log)
+    assert await found(log, "alpha") == []
+    await say(log.store, ANN, BOB, "alpha")
+    assert await found(log, "alpha") == ["alpha", "alpha"]
+    await damage(log)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match=r"search\.db cannot be used"):
+            await found(log, "alpha")
+    (conversation,) = await archive_of(log).conversations(ANN, None, 10)
+    assert conversation.last_message.text == "alpha"
+
+
+async def damage(log: Log) -> None:
+    index = await log.search._opened()
+    await index.write(lambda c: c.execute("DELETE FROM search_data WHERE id > 10"))
+
+
+async def test_without_an_index_everything_but_search_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "search.db").mkdir()
+    async with open_sqlite_stores(tmp_path / "messages.db") as stores:
+        await say(stores.messages, ANN, BOB, "alpha")
+        with pytest.raises(StoreUnavailable, match=r"search\.db"):
+            await stores.tidy_up(lambda: False)
+        with pytest.raises(StoreUnavailable, match=r"search\.db"):
+            await stores.archive.search(ANN, "alpha", None, upto=None, offset=0, limit=9)
+        (conversation,) = await stores.archive.conversations(ANN, None, 10)
         assert conversation.last_message.text == "alpha"
+        (tmp_path / "search.db").rmdir()
+        await stores.tidy_up(lambda: False)
+        page = await stores.archive.search(ANN, "alpha", None, upto=None, offset=0, limit=9)
+        assert [hit.message.text for hit in page.hits] == ["alpha"]
+
+
+async def test_tidying_up_ends_although_messages_keep_coming(tmp_path: Path) -> None:
+    async with open_sqlite_stores(tmp_path / "messages.db") as stores:
+        await say(stores.messages, ANN, BOB, "word")
+        looks = 0
+        coming = set[asyncio.Task[list[Message]]]()
+
+        def is_busy() -> bool:
+            nonlocal looks
+            looks += 1
+            coming.add(asyncio.create_task(say(stores.messages, ANN, BOB, "word")))
+            return False
+
+        await stores.tidy_up(is_busy)
+        await asyncio.gather(*coming)
+        assert looks < 10
+
+
+async def test_nothing_removed_is_left_in_the_log_after_a_stop(tmp_path: Path) -> None:
+    async with open_sqlite_stores(tmp_path / "messages.db") as stores:
+        (message,) = await say(stores.messages, ANN, BOB, "alpha")
+        await stores.tidy_up(lambda: False)
+        await delete(stores.messages, message)
+    assert search_index_is_sound(tmp_path / "messages.db")
+
+
+async def following(log: Log) -> tuple[int, int]:
+    """How far the index has followed messages and removals."""
+    index = await log.search._opened()
+    return await index.read(sqlite_index.following)
 
 
 async def found(log: Log, query: str) -> list[str]:

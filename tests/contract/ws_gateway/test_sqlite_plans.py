@@ -23,7 +23,8 @@ _SCANS_OF_FEW = {"SCAN CONSTANT ROW", "SCAN newest", "SCAN page"}
 @pytest.fixture
 async def plan(tmp_path: Path) -> AsyncIterator[sqlite3.Connection]:
     path = tmp_path / "messages.db"
-    async with open_sqlite_stores(path):
+    async with open_sqlite_stores(path) as stores:
+        await stores.search.catch_up()
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("ATTACH ? AS index_", (str(path.with_name("search.db")),))
             yield connection

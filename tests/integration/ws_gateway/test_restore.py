@@ -81,6 +81,20 @@ async def test_compacted_files_hold_what_they_held(
     assert search_index_is_sound(data / "messages.db")
 
 
+@pytest.mark.skipif(ON_SCALE, reason="PostgreSQL is no file of the gateway's")
+async def test_compacting_does_away_with_a_damaged_index(tmp_path: Path) -> None:
+    data, profile = tmp_path / "data", FakeProfile()
+    ann, bob = profile.sign_up("ann"), profile.sign_up("bob")
+    async with running_gateway(data, profile=profile) as gateway, gateway.talking(ann) as a:
+        await a.say(bob.user_id, "word", "1")
+        assert len(await found(a, "word")) == 1
+    (data / "search.db").write_bytes(b"not a database")
+    assert main(["compact"]) == 0
+    assert not (data / "search.db").exists()
+    async with running_gateway(data, profile=profile) as gateway, gateway.talking(ann) as a:
+        assert len(await found(a, "word")) == 1
+
+
 async def found(client: Client, query: str) -> list[str]:
     """The texts that a search finds."""
     await client.send(type="search", id=f"s {query}", query=query)
