@@ -1,5 +1,7 @@
 """Token buckets: how much somebody may ask for, and how long they should wait. Pure."""
 
+import weakref
+
 import msgspec
 
 __all__ = ["BucketsByUser", "RateLimit", "Strikes", "TokenBucket"]
@@ -18,7 +20,7 @@ class RateLimit(msgspec.Struct, frozen=True):
 class TokenBucket:
     """Holds up to `burst` tokens and gains `per_s` each second; every request takes one."""
 
-    __slots__ = ("_limit", "_tokens", "_updated_at")
+    __slots__ = ("__weakref__", "_limit", "_tokens", "_updated_at")
 
     def __init__(self, limit: RateLimit, now: float) -> None:
         self._limit = limit
@@ -79,13 +81,17 @@ class Strikes:
 
 
 class BucketsByUser:
-    """One bucket for each user, whichever connection they use; full ones are forgotten."""
+    """One bucket for each user, whichever connection they use.
+
+    Full ones are forgotten, but not while a connection goes on using one: then there would be two.
+    """
 
     _PRUNE_AT = 10_000
 
     def __init__(self, limit: RateLimit) -> None:
         self._limit = limit
         self._buckets: dict[str, TokenBucket] = {}
+        self._in_use: weakref.WeakValueDictionary[str, TokenBucket] = weakref.WeakValueDictionary()
 
     def of(self, user_id: str, now: float) -> TokenBucket:
         """Return the user's bucket."""
@@ -95,5 +101,6 @@ class BucketsByUser:
                 self._buckets = {
                     user: held for user, held in self._buckets.items() if not held.is_full(now)
                 }
-            bucket = self._buckets[user_id] = TokenBucket(self._limit, now)
+            bucket = self._in_use.get(user_id) or TokenBucket(self._limit, now)
+            self._buckets[user_id] = self._in_use[user_id] = bucket
         return bucket

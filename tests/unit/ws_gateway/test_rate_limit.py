@@ -91,18 +91,17 @@ def test_bucket_of_a_user_is_the_same_until_it_is_full_again() -> None:
     assert buckets.of("ann", NOW) is not buckets.of("bob", NOW)
 
 
-def test_only_full_buckets_are_forgotten_when_there_are_many(
+def test_only_full_buckets_that_nobody_uses_are_forgotten_when_there_are_many(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(BucketsByUser, "_PRUNE_AT", 3)
     buckets = BucketsByUser(RateLimit(1, 1))
-    busy = buckets.of("busy", NOW)
-    busy.take(NOW)
-    rested = buckets.of("rested", NOW)
-    buckets.of("other", NOW)
+    buckets.of("busy", NOW).take(NOW)
+    buckets.of("rested", NOW)
+    connected = buckets.of("connected", NOW)
     buckets.of("newcomer", NOW + 0.5)
-    assert buckets.of("busy", NOW + 0.5) is busy
-    assert buckets.of("rested", NOW + 0.5) is not rested
+    assert list(buckets._buckets) == ["busy", "newcomer"]
+    assert buckets.of("connected", NOW + 0.5) is connected
 
 
 class Talk:
