@@ -93,7 +93,7 @@ class Database:
         descriptor = lock(path)
         connections: list[aiosqlite.Connection] = []
         try:
-            await asyncio.to_thread(_migrate, path, migrations)
+            await _in_thread(_migrate, path, migrations)
             for read_only in [False, False, *([True] * readers)]:
                 uri = f"file:{path}" + ("?mode=ro" if read_only else "")
                 connections.append(
@@ -248,6 +248,16 @@ def lock(path: Path) -> int:
         os.close(descriptor)
         raise DatabaseInUse(f"{path} is open in another process") from None
     return descriptor
+
+
+async def _in_thread(function: Callable[..., None], *arguments: object) -> None:
+    """Run a function in a thread, and be cancelled no sooner than it has ended."""
+    running = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
 
 
 def _migrate(path: Path, package: str) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 import subprocess
 import sys
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 import yoyo
 
-from shared.sqlite import Database, DatabaseInUse, DatabaseUnavailable
+from shared import sqlite
+from shared.sqlite import Database, DatabaseInUse, DatabaseUnavailable, lock
 from shared.sqlite_backup import back_up
 
 MIGRATIONS = "ws_gateway.adapters.migrations.sqlite"
@@ -239,17 +241,21 @@ async def test_migrations_are_applied_once_and_keep_what_is_there(path: Path) ->
         assert len(users) == number
 
 
+class Killed(BaseException):
+    """Nothing catches it, as nothing catches a SIGKILL."""
+
+
 async def test_process_killed_while_it_migrates_goes_on_at_the_next_start(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It had applied a step, and not yet noted that."""
 
     def killed(*_arguments: object, **_options: object) -> None:
-        raise KeyboardInterrupt
+        raise Killed
 
     with monkeypatch.context() as patch:
         patch.setattr(yoyo.backends.DatabaseBackend, "mark_one", killed)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Killed):
             await Database.open(path, MIGRATIONS)
     database = await Database.open(path, MIGRATIONS)
     await database.close()
@@ -257,6 +263,29 @@ async def test_process_killed_while_it_migrates_goes_on_at_the_next_start(
         await database.write(insert("late"))
     with pytest.raises(DatabaseUnavailable, match="closed"):
         await database.read(notes)
+
+
+async def test_opening_that_is_cancelled_keeps_others_out_until_it_has_ended(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(*_arguments: object, **_options: object) -> None:
+        begun.set()
+        assert go_on.wait(5)
+
+    monkeypatch.setattr(sqlite, "_migrate", slow)
+    opening = asyncio.create_task(Database.open(path, MIGRATIONS))
+    await asyncio.to_thread(begun.wait, 5)
+    opening.cancel()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(opening), 0.01)
+    with pytest.raises(DatabaseInUse):
+        lock(path)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    os.close(lock(path))
 
 
 async def test_files_are_only_the_owners(database: Database, path: Path) -> None:
