@@ -90,9 +90,8 @@ def merge(connection: sqlite3.Connection, pages: int) -> bool:
     return connection.total_changes - before >= 2  # the rule of that page
 
 
-_LAST_REMOVAL = (
-    "coalesce((SELECT seq FROM beside.sqlite_sequence WHERE name = 'removals'), 0)"  # dense
-)
+_LAST_REMOVAL = "coalesce((SELECT seq FROM beside.sqlite_sequence WHERE name = 'removals'), 0)"
+"""Keys have no gaps, and those that the log has forgotten come first."""
 _FIRST_KEPT = f"coalesce((SELECT min(key) FROM removals), {_LAST_REMOVAL} + 1)"
 
 _BEGIN = f"""

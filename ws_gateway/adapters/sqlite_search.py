@@ -219,8 +219,8 @@ class SqliteSearch:
             return False
         self._make_anew_at = self._clock() + _MADE_ANEW_EVERY_S
         async with self._opening:
-            await self._close()
             self._is_damaged = True
+            await self._close()
         return True
 
     async def _opened(self) -> Database:
@@ -254,9 +254,10 @@ class SqliteSearch:
             self._is_damaged = True
 
     async def _close(self) -> None:
-        if self._index is not None:
-            await self._index.close()
-        self._index, self._complete_at, self._merges = None, None, 0
+        index, self._index = self._index, None
+        self._complete_at, self._merges = None, 0
+        if index is not None:  # whoever is cancelled meanwhile leaves nothing half closed
+            await asyncio.shield(asyncio.ensure_future(index.close()))
 
 
 @contextlib.asynccontextmanager

@@ -6,6 +6,7 @@ import itertools
 import random
 import shutil
 import sqlite3
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -438,6 +439,24 @@ async def test_index_goes_on_where_it_was_after_a_crash(tmp_path: Path) -> None:
         assert await following(log) == (1, 0)
         assert await found(log, "alpha") == ["alpha"]
     assert search_index_is_sound(log.path)
+
+
+async def test_index_is_right_however_often_its_writer_is_killed(tmp_path: Path) -> None:
+    path = tmp_path / "messages.db"
+    for life in range(8):
+        writer = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.support.restless_writer", str(path), str(life)),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert writer.stdout is not None
+        for _ in range(random.Random(life).randrange(1, 12)):
+            assert await writer.stdout.readline(), "the writer ended by itself"
+        writer.kill()
+        await writer.communicate()
+    async with open_sqlite_stores(path) as stores:
+        while not await stores.search.catch_up():
+            pass
+    assert search_index_is_sound(path)
 
 
 async def test_index_that_turns_out_to_be_damaged_is_made_anew(tmp_path: Path) -> None:
