@@ -28,6 +28,7 @@ async def disk_use(plan: Plan) -> list[Figure]:
     path, hours = plan.directory / "messages.db", itertools.count()
     async with open_sqlite_stores(path, clock=lambda: next(hours) * 3600.0) as stores:
         ids = itertools.count()
+        await _tidied(stores)
         empty = _size(path)
         for sender in (UserId("u_erased"), UserId("u_kept")):
             await _write(stores, sender, count // 2, ids)
