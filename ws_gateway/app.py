@@ -127,12 +127,13 @@ class Gateway:
             self.live = self._broadcast(engines)
         else:
             self.live = self._follow(engines, engines.shared_logs, settings)
+        self.enquiries = Enquiries(stores.archive, stores.people, profile, self.presence, now=now)
         services = ConnectionServices(
             live=self.live,
             verifier=profile,
             store=stores.messages,
             messenger=self.messenger,
-            enquiries=Enquiries(stores.archive, stores.people, profile, self.presence, now=now),
+            enquiries=self.enquiries,
             presence=self.presence,
             connections=self.connections,
             revocations=self.revocations,
@@ -207,12 +208,15 @@ class Gateway:
         while True:
             await asyncio.sleep(_TIDY_UP_INTERVAL_S)
             try:
-                await self.stores.tidy_up(lambda: self.messenger.waiting > 0)
+                await self.stores.tidy_up(self._is_waited_for)
                 last_reason = None
             except StoreUnavailable as error:
                 if str(error) != last_reason:
                     _log.warning("search and traces could not catch up", reason=str(error))
                 last_reason = str(error)
+
+    def _is_waited_for(self) -> bool:
+        return self.messenger.waiting > 0 or self.enquiries.waiting > 0
 
     async def _what_is_missing(self) -> str | None:
         if not self.revocations.connected.is_set():

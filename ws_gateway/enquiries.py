@@ -52,6 +52,8 @@ class Enquiries:
         self._directory = directory
         self._presence = presence
         self._now = now
+        self.waiting = 0
+        """How many wait for their answer now; exports, which go on for long, do not count."""
 
     async def answer(self, user_id: UserId, enquiry: Enquiry) -> AsyncIterator[frames.ServerFrame]:
         """Yield the answer of one enquiry: a frame, or the frames of an export, or an error."""
@@ -59,8 +61,13 @@ class Enquiries:
             if isinstance(enquiry, requests.Export):
                 async for frame in self._export(user_id, enquiry):
                     yield frame
-            else:
-                yield await self._answer(user_id, enquiry)
+                return
+            self.waiting += 1
+            try:
+                frame = await self._answer(user_id, enquiry)
+            finally:
+                self.waiting -= 1
+            yield frame
         except StoreUnavailable:
             yield error_frame(
                 ErrorCode.STORE_UNAVAILABLE,

@@ -31,7 +31,7 @@ class SqliteStores(msgspec.Struct, frozen=True):
         await self.messages.tidy_up()
         await self.search.forget_removed()
         log_end = self.messages.position  # what comes meanwhile is for the next time, in one piece
-        while not is_busy() and not await self.search.go_on(log_end):
+        while not await self.search.go_on(log_end) and not is_busy():
             await self.messages.tidy_up()
 
 

@@ -72,7 +72,7 @@ class Stores(Protocol):
     @property
     def people(self) -> PeopleStore: ...
     async def tidy_up(self, is_busy: Callable[[], bool]) -> None:
-        """Let what follows the log catch up, in small pieces and while nothing else `is_busy`.
+        """Let what follows the log catch up, in small pieces: one, and more unless it `is_busy`.
 
         Called again and again. Raises StoreUnavailable: not now.
         """
