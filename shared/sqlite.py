@@ -19,7 +19,7 @@ import importlib.resources
 import itertools
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -93,7 +93,7 @@ class Database:
         descriptor = lock(path)
         connections: list[aiosqlite.Connection] = []
         try:
-            await _in_thread(_migrate, path, migrations)
+            await _to_the_end(asyncio.to_thread(_migrate, path, migrations))
             for read_only in [False, False, *([True] * readers)]:
                 uri = f"file:{path}" + ("?mode=ro" if read_only else "")
                 connections.append(
@@ -156,8 +156,11 @@ class Database:
         """
         if self._lock is not None:
             lock, self._lock = self._lock, None
-            await self._checkpoints.end()
-            await _close([*self._readers, self._checkpointer, self._writer], lock)
+            await _to_the_end(self._close_all(lock))
+
+    async def _close_all(self, lock: int) -> None:
+        await self._checkpoints.end()
+        await _close([*self._readers, self._checkpointer, self._writer], lock)
 
     def _check_open(self) -> None:
         if self._lock is None:
@@ -250,9 +253,9 @@ def lock(path: Path) -> int:
     return descriptor
 
 
-async def _in_thread(function: Callable[..., None], *arguments: object) -> None:
-    """Run a function in a thread, and be cancelled no sooner than it has ended."""
-    running = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+async def _to_the_end(work: Coroutine[None, None, None]) -> None:
+    """Await it, and be cancelled no sooner than it has ended: nothing is left half open."""
+    running = asyncio.ensure_future(work)
     try:
         await asyncio.shield(running)
     except asyncio.CancelledError:

@@ -13,9 +13,9 @@ import contextlib
 import os
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import structlog
 
@@ -42,7 +42,7 @@ from ws_gateway.adapters.sqlite_rows import (
 )
 from ws_gateway.ports import SearchHit, SearchPage, StoreUnavailable
 
-__all__ = ["SqliteSearch", "open_sqlite_search"]
+__all__ = ["SqliteSearch"]
 
 T = TypeVar("T")
 
@@ -68,7 +68,10 @@ _logger = structlog.get_logger(__name__)
 
 
 class SqliteSearch:
-    """The index of one log. For one event loop; make it with `open_sqlite_search`."""
+    """The index of one log, which is open. For one event loop; close it by `async with`.
+
+    `log_end` is the position of the last event that was committed.
+    """
 
     def __init__(
         self,
@@ -176,10 +179,18 @@ class SqliteSearch:
 
         return await self._use(lambda index: index.read(read))
 
-    async def close(self) -> None:
-        """Close the index, if it was opened; wait for what was handed over."""
-        async with self._opening:
-            await self._close()
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, fault: type[BaseException] | None, *_: object) -> None:
+        """Forget what was removed, and close the index, if it was opened."""
+        try:
+            if fault is None:
+                with contextlib.suppress(StoreUnavailable):  # then after the next start
+                    await self.forget_removed()
+        finally:
+            async with self._opening:
+                await self._close()
 
     def _is_behind(self, log_end: int) -> bool:
         return self._complete_at is None or self._complete_at < log_end
@@ -209,12 +220,12 @@ class SqliteSearch:
             try:
                 return await call(await self._opened())
             except _FAULTS as error:
-                if not is_damage(error) or not await self._is_given_up():
+                if not is_damage(error) or not await self._give_up():
                     raise StoreUnavailable(f"{SEARCH_NAME} cannot be used: {error}") from error
                 _logger.warning("the search index is damaged and made anew", reason=str(error))
 
-    async def _is_given_up(self) -> bool:
-        """Close a damaged index, to be made anew; not when that was done a moment ago."""
+    async def _give_up(self) -> bool:
+        """Close a damaged index, to be made anew; False when one was within the hour."""
         if self._clock() < self._make_anew_at:
             return False
         self._make_anew_at = self._clock() + _MADE_ANEW_EVERY_S
@@ -256,31 +267,8 @@ class SqliteSearch:
     async def _close(self) -> None:
         index, self._index = self._index, None
         self._complete_at, self._merges = None, 0
-        if index is not None:  # whoever is cancelled meanwhile leaves nothing half closed
-            await asyncio.shield(asyncio.ensure_future(index.close()))
-
-
-@contextlib.asynccontextmanager
-async def open_sqlite_search(
-    path: Path,
-    log: Database,
-    log_path: Path,
-    log_end: Callable[[], int],
-    *,
-    busy_timeout_s: float,
-    clock: Callable[[], float],
-) -> AsyncIterator[SqliteSearch]:
-    """Search a log that is open here; in the end forget what was removed, and close the index.
-
-    `log_end` is the position of the last event that was committed.
-    """
-    search = SqliteSearch(path, log, log_path, log_end, busy_timeout_s=busy_timeout_s, clock=clock)
-    try:
-        yield search
-        with contextlib.suppress(StoreUnavailable):  # then after the next start
-            await search.forget_removed()
-    finally:
-        await search.close()
+        if index is not None:
+            await index.close()
 
 
 def _step_back(_connection: sqlite3.Connection) -> None:

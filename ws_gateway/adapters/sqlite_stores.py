@@ -11,7 +11,7 @@ from shared.sqlite import Database
 from ws_gateway.adapters.sqlite_archive import SqliteMessageArchive
 from ws_gateway.adapters.sqlite_life import SEARCH_NAME
 from ws_gateway.adapters.sqlite_people import SqlitePeopleStore
-from ws_gateway.adapters.sqlite_search import SqliteSearch, open_sqlite_search
+from ws_gateway.adapters.sqlite_search import SqliteSearch
 from ws_gateway.adapters.sqlite_store import SqliteMessageStore
 from ws_gateway.ports import StoreUnavailable
 
@@ -55,7 +55,7 @@ async def open_sqlite_stores(
     try:
         messages = await SqliteMessageStore.over(database)
         people = SqlitePeopleStore(database, messages.forget_route)
-        async with open_sqlite_search(
+        async with SqliteSearch(
             path.with_name(SEARCH_NAME),
             database,
             path,

@@ -30,7 +30,7 @@ from tests.support.talk import (
 )
 from ws_gateway.adapters import sqlite_append, sqlite_index, sqlite_search, sqlite_store
 from ws_gateway.adapters.sqlite_archive import SqliteMessageArchive
-from ws_gateway.adapters.sqlite_search import SqliteSearch, open_sqlite_search
+from ws_gateway.adapters.sqlite_search import SqliteSearch
 from ws_gateway.adapters.sqlite_store import SqliteMessageStore
 from ws_gateway.adapters.sqlite_stores import open_sqlite_stores
 from ws_gateway.conversations import Appended, Draft, Event, Message
@@ -123,7 +123,7 @@ async def opened(path: Path) -> AsyncIterator[Log]:
     )
     try:
         store = await SqliteMessageStore.over(database)
-        async with open_sqlite_search(
+        async with SqliteSearch(
             path.with_name("search.db"),
             database,
             path,

@@ -91,6 +91,13 @@ class World:
             Draft(self.ann.user_id, to or self.bob.user_id, client_id, text), self.sender
         )
 
+    async def hold(self) -> None:
+        """Hold the committer at a message, so that what is submitted next shares a batch."""
+        arrived = len(self.store.batches)
+        self.store.commits.close()
+        self.submit("first")
+        await self.store.commits.arrivals(arrived + 1)
+
     def _depart(self) -> None:
         self.departed()
 
@@ -181,10 +188,7 @@ async def test_ack_does_not_overtake_an_earlier_message_of_the_conversation(worl
         )
         world.submit("bob is known")
         await until(lambda: len(world.sender.answers) == 2)
-        arrived = len(world.store.batches)
-        world.store.commits.close()
-        world.submit("first")  # holds the committer, so that the others share a batch
-        await world.store.commits.arrivals(arrived + 1)
+        await world.hold()
         world.submit("a")
         reply = Draft(world.bob.user_id, world.ann.user_id, "b", "hi")
         world.messenger.submit(reply, Sender(world.happened))
@@ -205,10 +209,7 @@ async def test_ack_of_one_device_does_not_overtake_a_message_of_another(world: W
     async with world.running():
         world.submit("bob is known")
         await until(lambda: len(world.sender.answers) == 1)
-        arrived = len(world.store.batches)
-        world.store.commits.close()
-        world.submit("first")  # holds the committer, so that the others share a batch
-        await world.store.commits.arrivals(arrived + 1)
+        await world.hold()
         world.submit("a")
         world.sender = Sender(world.happened)
         world.submit("b")

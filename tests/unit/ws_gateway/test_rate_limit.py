@@ -96,11 +96,13 @@ def test_only_full_buckets_that_nobody_uses_are_forgotten_when_there_are_many(
 ) -> None:
     monkeypatch.setattr(BucketsByUser, "_PRUNE_AT", 3)
     buckets = BucketsByUser(RateLimit(1, 1))
-    buckets.of("busy", NOW).take(NOW)
+    busy = buckets.of("busy", NOW)
+    busy.take(NOW)
     buckets.of("rested", NOW)
     connected = buckets.of("connected", NOW)
     buckets.of("newcomer", NOW + 0.5)
     assert list(buckets._buckets) == ["busy", "newcomer"]
+    assert buckets.of("busy", NOW + 0.5) is busy
     assert buckets.of("connected", NOW + 0.5) is connected
 
 
