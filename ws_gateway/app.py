@@ -86,6 +86,7 @@ class Gateway:
             metrics,
             now=now,
             depart=departures.leave,
+            begin_anew=lambda: _end_failed(self.connections),
             max_batch=settings.commit_max_batch,
             max_waiting=settings.commit_max_waiting,
         )
@@ -338,6 +339,12 @@ def _end_revoked(connection: LiveConnection) -> None:
 def _end_evicted(connection: LiveConnection) -> None:
     if isinstance(connection, Connection):
         connection.end(CloseCode.POLICY_VIOLATION, ErrorCode.EVICTED)
+
+
+def _end_failed(connections: ConnectionMap) -> None:
+    for connection in connections:
+        if isinstance(connection, Connection):
+            connection.end(CloseCode.INTERNAL_ERROR, ErrorCode.INTERNAL)
 
 
 def _limits(settings: Settings) -> frames.Limits:

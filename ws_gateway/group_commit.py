@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
 import msgspec
-import structlog
 
 from ws_gateway.alarm import Alarm
 from ws_gateway.ports import StoreUnavailable
@@ -21,8 +20,6 @@ __all__ = ["Batch", "GroupCommit", "QueueFull"]
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
-
-_log = structlog.get_logger(__name__)
 
 _SEVERAL = 4
 """Sources of one batch from which on the next one is paced."""
@@ -46,7 +43,8 @@ class Batch(msgspec.Struct, Generic[Item, Outcome], frozen=True):
 class GroupCommit(Generic[Item, Outcome]):
     """Feeds batches to `commit`, one at a time, and hands each to `committed`.
 
-    `source` tells where an item came from. One task runs `run`. `submit` is for code on the same
+    `source` tells where an item came from. `could_not_tell` is called while the exception is
+    handled, when `committed` has raised. One task runs `run`. `submit` is for code on the same
     event loop; it never waits. Only `run` awaits the store, and nobody cancels it: a commit whose
     report is lost would be an ack that never comes. Stop it by `drain`.
     """
@@ -56,6 +54,7 @@ class GroupCommit(Generic[Item, Outcome]):
         commit: Callable[[Sequence[Item]], Awaitable[Sequence[Outcome]]],
         committed: Callable[[Batch[Item, Outcome]], None],
         *,
+        could_not_tell: Callable[[], None],
         source: Callable[[Item], Hashable],
         max_batch: int = 512,
         max_waiting: int = 20_000,
@@ -63,6 +62,7 @@ class GroupCommit(Generic[Item, Outcome]):
     ) -> None:
         self._commit = commit
         self._committed = committed
+        self._could_not_tell = could_not_tell
         self._source = source
         self._max_batch = max_batch
         self._max_waiting = max_waiting
@@ -139,7 +139,7 @@ class GroupCommit(Generic[Item, Outcome]):
             try:
                 self._committed(Batch(items, outcomes, now - started_at, now - oldest_at))
             except Exception:
-                _log.exception("reporting a committed batch failed", items=len(items))
+                self._could_not_tell()
             for reported in self._reported:
                 if not reported.done():
                     reported.set_result(None)

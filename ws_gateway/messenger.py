@@ -75,7 +75,9 @@ class Messenger:
     """Takes changes and sees each one through to exactly one answer.
 
     For one event loop. `run` must be running; `drain` lets it finish what was taken. `depart` sends
-    at once what connections were given, which else leaves at the end of the loop's turn.
+    at once what connections were given, which else leaves at the end of the loop's turn; it never
+    raises. `begin_anew` must close every connection: what was stored could not be told, and is read
+    from the store when they resume.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Messenger:
         *,
         now: Callable[[], float] = time.time,
         depart: Callable[[], None] = lambda: None,
+        begin_anew: Callable[[], None],
         max_batch: int = 512,
         max_waiting: int = 20_000,
     ) -> None:
@@ -96,12 +99,14 @@ class Messenger:
         self._metrics = metrics
         self._now = now
         self._depart = depart
+        self._begin_anew = begin_anew
         self._last_ms = 0
         self._unpublished: list[Notice] = []
         """What is published in the next turn of the loop."""
         self._committer: GroupCommit[_Submission, Outcome] = GroupCommit(
             self._append,
             self._committed,
+            could_not_tell=self._could_not_tell,
             source=lambda submission: id(submission.sender),  # it lives as long as the batch
             max_batch=max_batch,
             max_waiting=max_waiting,
@@ -237,10 +242,8 @@ class Messenger:
                 refused += 1
                 self._refuse(submission, _REFUSALS[type(outcome)])
         if not self._committer.waiting:
-            try:
-                self._depart()  # no ack waits for messages to be rendered
-            finally:  # a connection that fails keeps no message from the others
-                self._bus.publish(notices)
+            self._depart()  # no ack waits for messages to be rendered
+            self._bus.publish(notices)
             self._depart()
         elif len(batch.items) < _MANY:  # the next commit begins first, and runs meanwhile
             self._bus.publish(notices)
@@ -255,7 +258,15 @@ class Messenger:
     def _publish(self) -> None:
         notices, self._unpublished = self._unpublished, []
         if notices:
-            self._bus.publish(notices)
+            try:
+                self._bus.publish(notices)
+            except Exception:
+                self._could_not_tell()
+
+    def _could_not_tell(self) -> None:
+        """A bug, whatever it is, costs connections: else what follows carries cursors past it."""
+        _log.exception("telling of stored changes failed: every connection is closed, to resume")
+        self._begin_anew()
 
     def _marked(self, submission: _Submission, marked: Marked, notices: list[Notice]) -> None:
         change = submission.change

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import msgspec
+import structlog
 
 __all__ = [
     "Departures",
@@ -24,6 +25,8 @@ __all__ = [
     "OutboxTransport",
     "SharedBacklog",
 ]
+
+_log = structlog.get_logger(__name__)
 
 
 class OutboxTransport(Protocol):
@@ -85,15 +88,14 @@ class Departures:
         self._waiting.append(outbox)
 
     def leave(self) -> None:
-        """Flush all that wait, in the order in which they were first written to."""
+        """Flush all that wait, in the order in which they were first written to. Never raises."""
         waiting, self._waiting = self._waiting, []
-        left = iter(waiting)
-        try:
-            for outbox in left:
+        for outbox in waiting:
+            try:
                 outbox.flush()
-        finally:
-            for outbox in left:  # one that fails holds up no other
-                self.add(outbox)
+            except Exception:
+                _log.exception("writing to a connection failed")
+                outbox.abandon()
 
 
 class Outbox:
@@ -173,6 +175,11 @@ class Outbox:
         if self._expiry is not None:  # hardly anybody is behind, and every frame comes by here
             self.check()
 
+    def abandon(self) -> None:
+        """Abort, since something was lost on the way: nothing later may arrive without it."""
+        self.resume()
+        self._transport.abort()
+
     def check(self) -> None:
         """Abort when far too much is waiting; for whoever writes to the transport past this."""
         if self._expiry is not None and self._transport.get_write_buffer_size() > min(
@@ -204,6 +211,5 @@ class Outbox:
             self._abort()
 
     def _abort(self) -> None:
-        self.resume()
         self._aborted()
-        self._transport.abort()
+        self.abandon()

@@ -12,6 +12,7 @@ from tests.support.client import Client
 from tests.support.gateway import TestGateway, running_gateway
 from tests.support.waiting import until
 from ws_gateway import app
+from ws_gateway.delivery.rendering import Rendering
 from ws_gateway.identity import Identity
 from ws_gateway.messenger import Messenger
 
@@ -98,4 +99,35 @@ async def test_fault_while_handling_a_frame_closes_that_connection_and_is_logged
             assert (await a.closed())[0] == 1011
         await b.say(ann.user_id, "still here", "1")
     assert "handling a frame failed" in caplog.text
+    caplog.clear()
+
+
+async def test_message_that_is_stored_and_cannot_be_told_is_resumed(
+    gateway: TestGateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Everybody is sent away: a later message would carry their cursors past it."""
+
+    def fails(*_arguments: object) -> bytes:
+        raise RuntimeError("a fault of ours")
+
+    ann, bob = gateway.profile.sign_up("ann"), gateway.profile.sign_up("bob")
+    async with gateway.talking(ann) as a, gateway.talking(bob) as b:
+        await a.say(bob.user_id, "told", "1")
+        cursor = (await b.expect("message", text="told"))["cursor"]
+        with monkeypatch.context() as patch:
+            patch.setattr(Rendering, "event", fails)
+            await a.send(type="send", id="2", to=bob.user_id, text="not told")
+            for client in (a, b):
+                frames = await client.collect("error")
+                assert {frame["type"] for frame in frames} <= {"ack", "presence"}
+                assert (await client.closed())[0] == 1011
+        await until(lambda: not gateway.gateway.connections.users)
+    async with gateway.talking(ann) as a, Client.open(gateway.url) as b:
+        assert (await a.say(bob.user_id, "not told", "2"))["duplicate"]
+        await b.connect(bob.access_token, resume=cursor)
+        await b.expect("message", text="not told")
+        await b.expect("resumed")
+        await a.say(bob.user_id, "told", "3")
+        await b.expect("message", text="told", seq=3)
+    assert "telling of stored changes failed" in caplog.text
     caplog.clear()

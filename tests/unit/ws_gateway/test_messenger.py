@@ -24,8 +24,11 @@ class Bus:
     def __init__(self, happened: list[str]) -> None:
         self.published: list[Published] = []
         self._happened = happened
+        self.fails = False
 
     def publish(self, notices: Iterable[Notice]) -> None:
+        if self.fails:
+            raise RuntimeError("a fault of ours")
         for notice in notices:
             assert isinstance(notice, Published)
             self.published.append(notice)
@@ -81,6 +84,7 @@ class World:
             self.metrics,
             now=self.clock,
             depart=self._depart,
+            begin_anew=lambda: self.happened.append("began anew"),
             max_waiting=max_waiting,
         )
         self.ann: FakeSession = self.profile.sign_up("ann")
@@ -171,14 +175,27 @@ async def test_acks_of_a_large_batch_leave_first_though_more_waits() -> None:
     ]
 
 
-async def test_message_is_published_though_acks_could_not_leave(world: World) -> None:
-    def fail() -> None:
-        raise RuntimeError("a connection is broken")
-
-    world.departed = fail
+@pytest.mark.parametrize("count", [1, 50], ids=["at once", "in the next turn of the loop"])
+async def test_connections_begin_anew_when_what_is_stored_cannot_be_told(
+    count: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World(max_waiting=100)
     async with world.running():
-        world.submit("1")
-    assert world.happened == ["answered 1", "published 1"]
+        world.submit("bob is known")
+        await until(lambda: len(world.bus.published) == 1)
+        await world.hold()
+        for number in range(count):
+            world.submit(str(number))
+        world.store.commits.open()
+        world.store.commits.close()
+        await world.store.commits.arrivals(3)
+        world.bus.fails = True
+        world.submit("more waits, so that a large batch is told of later")
+        world.store.commits.open()
+        await until(lambda: "began anew" in world.happened)
+        world.bus.fails = False
+    assert "a fault of ours" in caplog.text
+    caplog.clear()
 
 
 async def test_ack_does_not_overtake_an_earlier_message_of_the_conversation(world: World) -> None:
