@@ -25,6 +25,7 @@ from ws_gateway.metrics import CONTENT_TYPE
 from ws_gateway.protocol import frames
 from ws_gateway.protocol.errors import CloseCode
 from ws_gateway.protocol.rate_limit import RateLimit
+from ws_gateway.protocol.requests import is_token
 from ws_gateway.services import ConnectionServices
 from ws_gateway.websocket import GatewayWebSocket
 
@@ -214,8 +215,7 @@ class GatewayServer:
             scheme, _, token = offered[0].partition(" ")
             del request.headers["Authorization"]
             token = token.strip()
-            well_formed = token.isascii() and token.isprintable() and 0 < len(token) <= 2048
-            if len(offered) > 1 or scheme.lower() != "bearer" or not well_formed:
+            if len(offered) > 1 or scheme.lower() != "bearer" or not is_token(token):
                 return _plain(
                     http.HTTPStatus.UNAUTHORIZED,
                     "Authorization must be: Bearer <access token>\n",

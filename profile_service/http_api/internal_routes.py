@@ -37,7 +37,7 @@ from shared.revocation import (
 __all__ = ["InternalRoutes"]
 
 MAX_BODY_BYTES = 2 * 1024 * 1024
-"""A full batch of token pairs takes about a quarter of this."""
+"""A full batch of token pairs takes about half of this."""
 EVENT_STREAM = "text/event-stream"
 
 FeedItem = Ready | Reset | Revoked | KeepAlive

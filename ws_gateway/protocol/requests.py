@@ -29,17 +29,28 @@ __all__ = [
     "Trace",
     "Typing",
     "Unblock",
+    "is_token",
 ]
 
 RequestId = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_CLIENT_ID_CHARACTERS)]
 Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
-Token = Annotated[str, msgspec.Meta(min_length=1, max_length=2048, pattern="^[!-~]+$")]
-"""A full batch of pairs must fit the profile service's limit, or one client spoils it for all."""
+Token = Annotated[str, msgspec.Meta(min_length=1, max_length=2048, pattern="^[A-Za-z0-9._~+/=-]+$")]
+"""What RFC 6750 section 2.1 calls `b64token`. None of its characters takes two bytes in JSON: a
+full batch of pairs must fit the profile service's limit, or one client spoils it for all."""
 Cursor = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT_CHARACTERS)]
 Query = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Seq = Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
 Limit = Annotated[int, msgspec.Meta(ge=1, le=200)]
+
+
+def is_token(text: str) -> bool:
+    """Whether a text outside of a frame may be a token."""
+    try:
+        msgspec.convert(text, Token)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 class Connect(msgspec.Struct, frozen=True, tag_field="type", tag="connect"):

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import ClassVar
 
+import msgspec
 import pytest
 
 from shared.ids import SessionId, UserId, new_user_id
@@ -14,6 +15,7 @@ from shared.introspection import TokenPair
 from shared.revocation import HeldSession, Revocation
 from tests.support.profile_worlds import Device, FakeWorld, ProfileWorld, RealWorld
 from ws_gateway.ports import FeedEvent, FeedReady, FeedReset, ProfileServiceUnavailable
+from ws_gateway.protocol.requests import is_token
 
 
 @pytest.fixture(params=["real", "fake"])
@@ -105,7 +107,9 @@ async def test_waiting_verifications_each_get_their_own_answer(world: ProfileWor
 
 async def test_full_batch_of_the_longest_tokens_is_answered(world: ProfileWorld) -> None:
     device = await world.sign_up()
-    longest = TokenPair("x" * 2048, "y" * 2048)
+    taken = filter(is_token, map(chr, range(128)))
+    widest = max(taken, key=lambda character: len(msgspec.json.encode(character)))
+    longest = TokenPair(widest * 2048, widest * 2048)
     verdicts = await asyncio.gather(
         *(world.port.verify(longest) for _ in range(300)), world.port.verify(device.tokens)
     )

@@ -63,7 +63,18 @@ async def test_client_that_authenticates_by_header_resumes_by_the_url(gateway: T
         await client.expect("resumed")
 
 
-@pytest.mark.parametrize("header", ["Basic abc", "Bearer", "Bearer ", f"Bearer {'x' * 2049}"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Basic abc",
+        "Bearer",
+        "Bearer ",
+        f"Bearer {'x' * 2049}",
+        'Bearer "',
+        "Bearer \\",
+        "Bearer a b",
+    ],
+)
 async def test_malformed_authorization_header_is_refused(gateway: TestGateway, header: str) -> None:
     answer = await refusal(gateway.url, authorization=header)
     assert answer.status_code == 401

@@ -103,6 +103,8 @@ def test_text_with_a_lone_surrogate_is_not_utf8() -> None:
         (b'{"type":"connect"}', None),
         (b'{"type":"connect","access_token":""}', None),
         (b'{"type":"connect","access_token":"a b"}', None),
+        (b'{"type":"connect","access_token":"a\\"b"}', None),
+        (b'{"type":"connect","access_token":"a\\\\b"}', None),
         (b'{"type":"connect","access_token":"' + b"x" * 2049 + b'"}', None),
         (b'{"type":"connect","access_token":"x","refresh_token":5}', None),
         (b"[" * 20_000, None),
