@@ -73,6 +73,7 @@ class GatewayServer:
         self._departures = departures
         self._is_ready = is_ready
         self._open: set[Connection] = set()
+        self._opening: set[GatewayWebSocket] = set()
         self._by_address: collections.Counter[str] = collections.Counter()
         self._draining = False
         self._server: Server | None = None
@@ -95,6 +96,7 @@ class GatewayServer:
 
         WebSocket.limits, WebSocket.backlog = limits.outbox, SharedBacklog()
         WebSocket.departures = self._departures
+        WebSocket.opening = self._opening
         WebSocket.intake = Intake(asyncio.get_running_loop())
         WebSocket.received_bytes = limits.received_bytes
         self._server = await serve(
@@ -143,11 +145,13 @@ class GatewayServer:
             _log.error("the store did not finish in time; what waited was not acknowledged")
         for connection in list(self._open):
             connection.end(CloseCode.SERVICE_RESTART, reason="restarting")
+        for unfinished in list(self._opening):  # or one that says nothing is waited for to the end
+            unfinished.transport.close()
         try:
             async with asyncio.timeout_at(deadline):
                 await self._server.wait_closed()
         except TimeoutError:
-            stuck = list(self._server.all_connections)
+            stuck = [*self._server.all_connections, *self._opening]
             _log.warning("aborting connections that did not close", count=len(stuck))
             for websocket in stuck:
                 websocket.transport.abort()

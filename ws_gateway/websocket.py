@@ -93,8 +93,10 @@ class GatewayWebSocket(ServerConnection):
     limits: OutboxLimits = OutboxLimits()
     backlog: SharedBacklog | None = None
     departures: Departures | None = None
+    opening: "set[GatewayWebSocket] | None" = None
+    """Those whose handshake is not over."""
     intake: Intake | None = None
-    """All three are shared by all connections of a server."""
+    """All four are shared by all connections of a server."""
     received_bytes: RateLimit = RateLimit(1e9, 1_000_000_000)
     """What is taken from a client before it has to wait. Pings cost as much as requests, and only
     their bytes can be counted before the library answers them."""
@@ -102,6 +104,8 @@ class GatewayWebSocket(ServerConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the outbox with the connection."""
         super().connection_made(transport)
+        if self.opening is not None:
+            self.opening.add(self)
         # Else it would resume what is paused for another reason.
         self.recv_messages.pause = functools.partial(self.pause_reading, Pause.QUEUED)
         self.recv_messages.resume = functools.partial(self.resume_reading, Pause.QUEUED)
@@ -243,6 +247,7 @@ class GatewayWebSocket(ServerConnection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clocks with the connection."""
+        self._handshake_is_over()
         self.outbox.resume()
         if self._closing_deadline is not None:
             self._closing_deadline.cancel()
@@ -251,6 +256,7 @@ class GatewayWebSocket(ServerConnection):
 
     def forget_handshake(self) -> None:
         """Let go of the handshake's headers, several kilobytes: nothing asks for them again."""
+        self._handshake_is_over()
         for message in (self.request, self.response):
             if message is not None:
                 message.headers.clear()
@@ -300,6 +306,10 @@ class GatewayWebSocket(ServerConnection):
         """Return the close codes (received, sent); nothing for a side that said none."""
         received, sent = self.protocol.close_rcvd, self.protocol.close_sent
         return (received.code if received else None, sent.code if sent else None)
+
+    def _handshake_is_over(self) -> None:
+        if self.opening is not None:
+            self.opening.discard(self)
 
     def _limit_closing(self) -> None:
         """Give the client so long to end the connection, then end it here."""

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+import urllib.parse
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,24 @@ async def test_reader_that_is_stuck_delays_the_end_no_longer_than_the_deadline(
             assert (await a.closed())[0] == 1012
             await stopping
             assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /v1/ws HTTP/1.1\r\nHost: x\r\n"])
+async def test_handshake_that_is_never_finished_does_not_delay_the_end(
+    tmp_path: Path, said: bytes
+) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        gateway = await stack.enter_async_context(running_gateway(tmp_path))
+        address = urllib.parse.urlsplit(gateway.url)
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        with contextlib.closing(writer):
+            writer.write(said)
+            assert (await gateway.get("/healthz")).text == "ok\n"  # the one before it is accepted
+            started = time.monotonic()
+            await stack.aclose()
+            assert time.monotonic() - started < 2
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
 
 
 async def test_commit_that_is_stuck_is_not_acknowledged(
