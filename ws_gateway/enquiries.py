@@ -102,8 +102,9 @@ class Enquiries:
                 detail="give `before` or `after`, not both",
             )
         peer_id = UserId(asked.with_)
+        limit = asked.limit or requests.DEFAULT_LIMIT
         page = await self._archive.history(
-            user_id, peer_id, before=asked.before, after=asked.after, limit=asked.limit
+            user_id, peer_id, before=asked.before, after=asked.after, limit=limit
         )
         newest_first = asked.after is None
         kept = _fitting(page.messages[::-1] if newest_first else page.messages)
@@ -120,9 +121,10 @@ class Enquiries:
         before = _number(asked.after)
         if asked.after is not None and before is None:
             return error_frame(ErrorCode.INVALID_CURSOR, request_id=asked.id)
-        summaries = await self._archive.conversations(user_id, before, asked.limit + 1)
-        more = len(summaries) > asked.limit
-        summaries = summaries[: asked.limit]
+        limit = asked.limit or requests.DEFAULT_LIMIT
+        summaries = await self._archive.conversations(user_id, before, limit + 1)
+        more = len(summaries) > limit
+        summaries = summaries[:limit]
         kept = _fitting([summary.last_message for summary in summaries])
         more, summaries = more or len(kept) < len(summaries), summaries[: len(kept)]
         names = await asyncio.gather(*(self._username(s.peer) for s in summaries))
@@ -145,8 +147,9 @@ class Enquiries:
                 return error_frame(ErrorCode.INVALID_CURSOR, request_id=asked.id)
             offset = skipped
         peer_id = None if asked.with_ is None else UserId(asked.with_)
+        limit = asked.limit or requests.DEFAULT_SEARCH_LIMIT
         page = await self._archive.search(
-            user_id, asked.query, peer_id, upto=upto, offset=offset, limit=asked.limit
+            user_id, asked.query, peer_id, upto=upto, offset=offset, limit=limit
         )
         kept = _fitting([hit.message for hit in page.hits])
         more = page.more or len(kept) < len(page.hits)

@@ -11,6 +11,8 @@ import msgspec
 from ws_gateway.conversations import MAX_CLIENT_ID_CHARACTERS, MAX_TEXT_CHARACTERS
 
 __all__ = [
+    "DEFAULT_LIMIT",
+    "DEFAULT_SEARCH_LIMIT",
     "Block",
     "Blocks",
     "Connect",
@@ -42,6 +44,8 @@ Text = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT_CHARACTERS)
 Query = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Seq = Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
 Limit = Annotated[int, msgspec.Meta(ge=1, le=200)]
+DEFAULT_LIMIT = 50
+DEFAULT_SEARCH_LIMIT = 20
 
 
 def is_token(text: str) -> bool:
@@ -132,7 +136,7 @@ class History(
     with_: Identifier
     before: Seq | None = None
     after: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)] | None = None
-    limit: Limit = 50
+    limit: Limit | None = DEFAULT_LIMIT
 
 
 class Conversations(msgspec.Struct, frozen=True, tag_field="type", tag="conversations"):
@@ -140,7 +144,7 @@ class Conversations(msgspec.Struct, frozen=True, tag_field="type", tag="conversa
 
     id: RequestId
     after: Cursor | None = None
-    limit: Limit = 50
+    limit: Limit | None = DEFAULT_LIMIT
 
 
 class Search(msgspec.Struct, frozen=True, rename={"with_": "with"}, tag_field="type", tag="search"):
@@ -150,7 +154,7 @@ class Search(msgspec.Struct, frozen=True, rename={"with_": "with"}, tag_field="t
     query: Query
     with_: Identifier | None = None
     after: Cursor | None = None
-    limit: Limit = 20
+    limit: Limit | None = DEFAULT_SEARCH_LIMIT
 
 
 class Trace(msgspec.Struct, frozen=True, tag_field="type", tag="trace"):

@@ -115,6 +115,17 @@ async def test_history_out_of_bounds_is_refused_and_the_connection_stays(
         assert seqs(await history(a, bob.user_id, limit=200)) == []
 
 
+@pytest.mark.parametrize(
+    "asked", [{"type": "history", "with": "u_x"}, {"type": "conversations"}, {"type": "search"}]
+)
+async def test_limit_may_be_null(
+    gateway: TestGateway, ann: FakeSession, asked: dict[str, str]
+) -> None:
+    async with gateway.talking(ann) as a:
+        await a.send(id="q", query="hi", before=None, after=None, limit=None, **asked)
+        await a.expect(asked["type"], id="q")
+
+
 async def test_nobody_reads_other_peoples_history(
     gateway: TestGateway, ann: FakeSession, bob: FakeSession
 ) -> None:

@@ -62,6 +62,15 @@ def test_example_is_what_the_code_reads_and_writes(example: Example) -> None:
         assert json.loads(codec.encode(frame)) == json.loads(example.text)
 
 
+@pytest.mark.parametrize("struct", asyncapi.REQUESTS, ids=lambda s: s.__name__)
+def test_client_may_send_null_for_an_optional_field(struct: type[msgspec.Struct]) -> None:
+    example = next(e for e in EXAMPLES if e.message == struct.__name__)
+    for field in msgspec.structs.fields(struct):
+        if not field.required:
+            asked = {**json.loads(example.text), field.encode_name: None}
+            assert type(codec.decode(json.dumps(asked))) is struct, field.encode_name
+
+
 def test_every_message_has_an_example() -> None:
     assert {example.message for example in EXAMPLES} == set(MESSAGES)
 
