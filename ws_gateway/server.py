@@ -180,6 +180,12 @@ class GatewayServer:
     async def _process_request(
         self, websocket: ServerConnection, request: Request
     ) -> Response | None:
+        response = await self._answer(websocket, request)
+        if response is not None and request.method == "HEAD":
+            response.body = b""  # `Content-Length` says what GET would bring
+        return response
+
+    async def _answer(self, websocket: ServerConnection, request: Request) -> Response | None:
         path = request.path.partition("?")[0]
         if request.method not in ("GET", "HEAD"):
             return _plain(http.HTTPStatus.METHOD_NOT_ALLOWED, "Use GET.\n", Allow="GET")

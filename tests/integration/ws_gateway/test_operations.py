@@ -1,5 +1,8 @@
 """What operators ask on the gateway's port: alive, ready, and numbers."""
 
+import asyncio
+import contextlib
+import urllib.parse
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -34,6 +37,17 @@ async def test_not_ready_before_the_profile_service_was_reached(tmp_path: Path) 
         profile.available = True
         await until(gateway.gateway.revocations.connected.is_set)
         assert (await gateway.get("/readyz")).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/nothing"])
+async def test_head_brings_the_headers_alone(gateway: TestGateway, path: str) -> None:
+    address = urllib.parse.urlsplit(gateway.url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    with contextlib.closing(writer):
+        writer.write(f"HEAD {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        head, separator, body = (await reader.read()).partition(b"\r\n\r\n")
+    assert b"Content-Length: " in head
+    assert (separator, body) == (b"\r\n\r\n", b"")
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
