@@ -101,6 +101,11 @@ async def relocate(
             f"the source cannot be read: {error}. Start this version of the service on it once,"
             " so that its schema is brought up to date."
         ) from error
+    except asyncpg.UniqueViolationError as error:
+        raise RelocationRefused(
+            f"what was copied before does not fit the source any more: {error}. Somebody has"
+            " changed one of them since; empty the PostgreSQL database and begin again."
+        ) from error
     except asyncpg.DataError as error:
         raise RelocationRefused(f"PostgreSQL cannot hold a value of the source: {error}") from error
 

@@ -154,6 +154,21 @@ async def test_what_was_changed_meanwhile_is_found(path: Path, target: Postgres)
         await move(path, target)
 
 
+async def test_what_came_between_rows_that_were_copied_is_found(
+    path: Path, target: Postgres
+) -> None:
+    def kill(*_at: object) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        await move(path, target, report=kill)
+    with sqlite3.connect(path) as source:
+        source.execute("INSERT INTO people VALUES ('aa', 'Aaron')")
+    source.close()
+    with pytest.raises(RelocationRefused, match="does not fit the source any more: duplicate key"):
+        await move(path, target)
+
+
 async def test_a_source_of_an_older_version_says_what_to_do(path: Path, target: Postgres) -> None:
     with sqlite3.connect(path) as source:
         source.execute("ALTER TABLE notes DROP COLUMN done")
