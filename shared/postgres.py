@@ -99,20 +99,20 @@ class Postgres:
             "command_timeout": command_timeout_s,
             "server_settings": _session_settings(schema, command_timeout_s),
         }
-        with _faults_translated():
-            pool = await asyncpg.create_pool(
-                **options,
-                min_size=0,  # otherwise asyncpg logs a traceback a second while PostgreSQL is away
-                max_size=max_connections,
-                reset=_leave_as_it_is,
-            )
-        database = cls(pool, options)
+        database = cls(await _pool(options, max_connections), options)
         try:
             await database.read(lambda connection: connection.execute("SELECT 1"))
         except DatabaseUnavailable:
-            pool.terminate()
+            database._pool.terminate()
             raise
         return database
+
+    async def apart(self, max_connections: int) -> "Postgres":
+        """Make another pool of the same database: who uses it waits for nobody who uses this one.
+
+        Close it, too.
+        """
+        return Postgres(await _pool(self._options, max_connections), self._options)
 
     async def __aenter__(self) -> "Postgres":
         """Close it with the context."""
@@ -270,6 +270,16 @@ def _session_settings(schema: str, command_timeout_s: float) -> dict[str, str]:
         "tcp_user_timeout": "15000",
         "jit": "off",  # compiling costs more than any of our queries
     }
+
+
+async def _pool(options: dict[str, Any], max_connections: int) -> asyncpg.Pool:
+    with _faults_translated():
+        return await asyncpg.create_pool(
+            **options,
+            min_size=0,  # otherwise asyncpg logs a traceback a second while PostgreSQL is away
+            max_size=max_connections,
+            reset=_leave_as_it_is,
+        )
 
 
 async def _leave_as_it_is(_connection: Connection) -> None:

@@ -37,25 +37,30 @@ _MAX_UNINDEXED = 100_000
 
 
 class PostgresMessageStore:
-    """A `MessageStore` in a database that other gateways write to at the same time."""
+    """A `MessageStore` in a database that other gateways write to at the same time.
 
-    def __init__(self, database: Postgres, epoch: str) -> None:
+    It changes conversations by `commits`, the one connection of the one committer: those who read,
+    however many come at once and whatever they wait for, keep nobody from sending.
+    """
+
+    def __init__(self, database: Postgres, commits: Postgres, epoch: str) -> None:
         self._database = database
+        self._commits = commits
         self._epoch = epoch
-        self._chats = Chats(database)
+        self._chats = Chats(commits)
         self._deliveries: list[tuple[int, int, int]] = []
         self._written_at = time.monotonic()
         self.unindexed: dict[int, None] = {}
         """Conversations that got messages here, for whoever indexes them."""
 
     @classmethod
-    async def over(cls, database: Postgres) -> "PostgresMessageStore":
+    async def over(cls, database: Postgres, commits: Postgres) -> "PostgresMessageStore":
         """Make the store of an open database.
 
         Raises:
             StoreUnavailable: it cannot be used.
         """
-        return cls(database, await available(database.read(_epoch)))
+        return cls(database, commits, await available(database.read(_epoch)))
 
     @property
     def epoch(self) -> str:
@@ -72,7 +77,7 @@ class PostgresMessageStore:
             outcomes = await self._append(changes, at_ms)
             if outcomes is None:
                 outcomes = await available(
-                    self._database.write(lambda c: make_changes(c, self._chats, changes, at_ms))
+                    self._commits.write(lambda c: make_changes(c, self._chats, changes, at_ms))
                 )
         except StoreUnavailable:
             raise
@@ -189,7 +194,7 @@ class PostgresMessageStore:
         async def append(connection: Connection) -> Any:
             return await connection.fetchrow(APPEND, *growth.arguments())
 
-        row = await available(self._database.autocommit(append))
+        row = await available(self._commits.autocommit(append))
         return None if row is None else growth.outcomes(row)
 
     def _note_unindexed(self, outcomes: Sequence[Outcome]) -> None:

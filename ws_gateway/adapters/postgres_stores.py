@@ -45,15 +45,18 @@ async def open_postgres_stores(
         StoreUnavailable: it cannot be read.
         ValueError: the URL cannot be used.
     """
-    async with await Postgres.open(
-        url,
-        MIGRATIONS,
-        schema=SCHEMA,
-        max_connections=max_connections,
-        command_timeout_s=command_timeout_s,
-    ) as database:
+    async with (
+        await Postgres.open(
+            url,
+            MIGRATIONS,
+            schema=SCHEMA,
+            max_connections=max_connections - 1,
+            command_timeout_s=command_timeout_s,
+        ) as database,
+        await database.apart(1) as commits,
+    ):
         await check_complete(database)
-        messages = await PostgresMessageStore.over(database)
+        messages = await PostgresMessageStore.over(database, commits)
         archive = PostgresMessageArchive(database, messages.unindexed, messages.write_deliveries)
         yield PostgresStores(messages, archive, PostgresPeopleStore(database), database)
         with contextlib.suppress(StoreUnavailable):  # it is for tracing only

@@ -370,7 +370,7 @@ async def test_killed_connections_double_nothing_and_halve_no_batch(cluster: Clu
 
 
 async def test_lock_that_is_held_too_long_makes_the_store_unavailable(url: str) -> None:
-    async with running(url, 1, command_timeout_s=0.2) as cluster:
+    async with running(url, 1, command_timeout_s=0.5) as cluster:
         (store,) = cluster.messages
         await say(store, ANN, BOB, "first")
         async with cluster.holding(ANN):
@@ -380,6 +380,22 @@ async def test_lock_that_is_held_too_long_makes_the_store_unavailable(url: str) 
             assert len((await store.events_after(BOB, 0, 10)).events) == 1
         (event,) = events_of(await store.append_batch(drafts(1), 1))
         assert event.message.seq == 2
+
+
+async def test_those_who_ask_keep_nobody_from_sending(cluster: Cluster) -> None:
+    """As after a restart, when everybody comes at once, or when something slows reading down."""
+    here = cluster.stores[0]
+    (message,) = await say(here.messages, ANN, BOB, "hi")
+    async with cluster.connected() as connection, connection.transaction():
+        await connection.execute("LOCK TABLE deliveries")
+        asking = [
+            asyncio.create_task(here.archive.trace(ANN, message.conversation, message.seq))
+            for _ in range(20)
+        ]
+        await cluster.somebody_waits(2)
+        async with asyncio.timeout(3):
+            await say(here.messages, ANN, CID, "hi")
+    assert all(await asyncio.gather(*asking))
 
 
 async def test_mark_waits_for_no_message_and_no_message_for_a_mark(cluster: Cluster) -> None:
