@@ -34,6 +34,8 @@ class PostgresAttendance:
         self._dead_after_s = dead_after_s
         self._gateway = secrets.token_hex(8)
         self._has_begun = False
+        self._was_forgotten = False
+        """The others took this gateway for dead, and nothing was restored since."""
         self._arrivals: Batcher[tuple[UserId, ConnectionId], Arrival] = Batcher(
             self._arrive, max_batch=_MAX_BATCH
         )
@@ -78,12 +80,13 @@ class PostgresAttendance:
 
         async def work(connection: Connection) -> Pulse:
             was_known = await connection.fetchval(_BEAT, self._gateway, hears)
+            self._was_forgotten |= self._has_begun and not was_known
             if not self._has_begun:
                 await connection.execute(_CLEAR)
             departed = await connection.fetch(_BURY, self._dead_after_s)
             others, deaf = await connection.fetchrow(_OTHERS, self._gateway)
             return Pulse(
-                was_forgotten=self._has_begun and not was_known,
+                was_forgotten=self._was_forgotten,
                 departed=[(UserId(row["person"]), row["seen_at_ms"]) for row in departed],
                 others=others,
                 others_are_deaf=deaf,
@@ -103,6 +106,7 @@ class PostgresAttendance:
             await connection.execute(_ARRIVE, names, people, self._gateway)
 
         await available(self._database.write(work))
+        self._was_forgotten = False
 
     async def _arrive(self, arrivals: Sequence[tuple[UserId, ConnectionId]]) -> Sequence[Arrival]:
         people = [user_id for user_id, _ in arrivals]

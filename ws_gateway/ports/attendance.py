@@ -23,7 +23,7 @@ class Pulse(msgspec.Struct, frozen=True):
     """What a gateway hears of the others when it says that it lives."""
 
     was_forgotten: bool = False
-    """The others took this gateway for dead: its connections are no longer known."""
+    """The others took this gateway for dead: its connections are not known until `restore`."""
     departed: Sequence[tuple[UserId, int]] = ()
     """Who was on a gateway that died, and is on none now; with when it lived last, in ms."""
     others: int = 0

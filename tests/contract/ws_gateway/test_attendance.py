@@ -13,7 +13,7 @@ from ws_gateway.adapters.local_attendance import LocalAttendance
 from ws_gateway.adapters.postgres_attendance import PostgresAttendance
 from ws_gateway.adapters.postgres_people import PostgresPeopleStore
 from ws_gateway.adapters.postgres_stores import MIGRATIONS, SCHEMA
-from ws_gateway.ports import Attendance, Preferences
+from ws_gateway.ports import Attendance, Preferences, StoreUnavailable
 
 EVE = UserId("u_eve")
 
@@ -219,6 +219,35 @@ async def test_gateway_that_was_taken_for_dead_restores_its_people(
     await here.restore([(ANN, connection)])
     assert await there.elsewhere([ANN], EVE) == {ANN}
     assert not (await here.beat(hears=True)).was_forgotten
+
+
+async def test_gateway_stays_forgotten_until_it_has_restored_its_people(
+    here: PostgresAttendance, there: PostgresAttendance, database: Postgres
+) -> None:
+    """Its beat may fail halfway, when it has said already that it lives."""
+    connection = await come(here, ANN)
+    await let_die(database, here)
+    await there.beat(hears=True)
+
+    async def end_who_waits(outside: Connection) -> None:
+        await outside.execute("LOCK TABLE attendance")
+        beat = asyncio.create_task(here.beat(hears=True))
+        async with asyncio.timeout(4):
+            while not await database.read(lambda connection: connection.fetch(_END_WHO_WAITS)):
+                pass
+        with pytest.raises(StoreUnavailable):
+            await beat
+
+    await database.write(end_who_waits)
+    assert (await here.beat(hears=True)).was_forgotten
+    await here.restore([(ANN, connection)])
+    assert not (await here.beat(hears=True)).was_forgotten
+
+
+_END_WHO_WAITS = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
 
 
 async def test_restoring_forgets_what_is_not_there(
