@@ -4,6 +4,7 @@ import asyncio
 
 import structlog
 
+from shared.ids import ConnectionId, UserId
 from ws_gateway.delivery.connection_map import ConnectionMap
 from ws_gateway.delivery.following import Following
 from ws_gateway.ports import Attendance, StoreUnavailable, UserBus
@@ -63,17 +64,24 @@ class Heartbeat:
         if pulse.departed:
             _log.info("told of people whose gateway died", users=len(pulse.departed))
         if pulse.was_forgotten or self._presence.attendance_is_wrong:
-            self._presence.attendance_is_wrong = False
-            try:
-                await self._attendance.restore(
-                    [(c.identity.user_id, c.connection_id) for c in self._connections]
-                )
-            except StoreUnavailable:
-                self._presence.attendance_is_wrong = True
-                raise
+            await self._restore()
         if pulse.was_forgotten:
             _log.warning("the other gateways took this one for dead")
             self._presence.tell_again()
         if pulse.others and not self._hears_others and not self._warned:
             self._warned = True
             _log.warning("other gateways use this database; set DUET_BUS_URL, or all are slow")
+
+    async def _restore(self) -> None:
+        self._presence.attendance_is_wrong = False
+        held = self._held()
+        try:
+            await self._attendance.restore(list(held))
+        except StoreUnavailable:
+            self._presence.attendance_is_wrong = True
+            raise
+        for user_id, connection_id in held ^ self._held():
+            self._presence.attend_again(user_id, connection_id)
+
+    def _held(self) -> set[tuple[UserId, ConnectionId]]:
+        return {(c.identity.user_id, c.connection_id) for c in self._connections}

@@ -115,6 +115,10 @@ class Presence:
                 self._offline_after_s, self._stayed_away, user_id, last_seen_ms
             )
 
+    def attend_again(self, user_id: UserId, connection_id: ConnectionId) -> None:
+        """A connection came or went while the attendance was restored, which may have undone it."""
+        self._do(user_id, functools.partial(self._attend, user_id, connection_id))
+
     def departed(self, user_id: UserId, last_seen_ms: int) -> None:
         """A user was on a gateway that died, and is on none now: tell the peers."""
         self._do(user_id, functools.partial(self._tell_departed, user_id, last_seen_ms))
@@ -205,6 +209,13 @@ class Presence:
         except StoreUnavailable:
             self.attendance_is_wrong = True
             raise
+
+    async def _attend(self, user_id: UserId, connection_id: ConnectionId) -> None:
+        held = self._connections.of_user(user_id)
+        if any(connection.connection_id == connection_id for connection in held):
+            await self._arrive(user_id, connection_id)
+        else:
+            await self._leave(connection_id, may_return=False)
 
     async def _greet(self, connection: LiveConnection) -> None:
         user_id = connection.identity.user_id

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 
 import pytest
@@ -36,13 +36,17 @@ class FakeAttendance:
         self.others: set[UserId] = set()
         self.said: list[tuple[object, ...]] = []
         self.refused: list[tuple[object, ...]] = []
+        self.rows: set[ConnectionId] = set()
+        self.before_restoring: Callable[[], Awaitable[None]] | None = None
 
     async def arrive(self, user_id: UserId, connection_id: ConnectionId) -> Arrival:
         self._say("arrive", user_id)
+        self.rows.add(connection_id)
         return self.arrival
 
     async def leave(self, connection_id: ConnectionId, *, may_return: bool) -> None:
         self._say("leave", may_return)
+        self.rows.discard(connection_id)
 
     async def depart(self, user_id: UserId) -> bool:
         self._say("depart", user_id)
@@ -59,6 +63,9 @@ class FakeAttendance:
 
     async def restore(self, connections: Sequence[tuple[UserId, ConnectionId]]) -> None:
         self._say("restore", *(user_id for user_id, _ in connections))
+        if self.before_restoring is not None:
+            await self.before_restoring()
+        self.rows = {connection_id for _, connection_id in connections}
 
     def _say(self, *what: object) -> None:
         if not self.available:
@@ -205,6 +212,24 @@ async def test_attendance_that_missed_something_is_restored(world: World) -> Non
     await world.heartbeat.beat()
     await world.heartbeat.beat()
     assert world.attendance.said == [("beat", True), ("restore", ANN), ("beat", True)]
+
+
+async def test_who_comes_or_goes_during_a_restore_is_kept_as_they_are(world: World) -> None:
+    ann, attendance = world.come(ANN), world.attendance
+    await until(lambda: attendance.rows == {ann.connection_id})
+    bob: list[Seat] = []
+
+    async def come_and_go() -> None:
+        world.go(ann)
+        bob.append(world.come(BOB))
+        await until(lambda: attendance.rows == {bob[0].connection_id})
+
+    attendance.before_restoring = come_and_go
+    world.presence.attendance_is_wrong = True
+    await world.heartbeat.beat()
+    assert attendance.rows == {ann.connection_id}
+    await until(lambda: attendance.rows == {bob[0].connection_id})
+    assert not world.presence.attendance_is_wrong
 
 
 async def test_gateway_that_was_taken_for_dead_tells_of_its_people_again(world: World) -> None:
