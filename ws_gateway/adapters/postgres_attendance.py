@@ -198,4 +198,7 @@ _CLEAR = "DELETE FROM attendance WHERE gateway NOT IN (SELECT id FROM gateways)"
 
 _OTHERS = "SELECT count(*), count(*) FILTER (WHERE NOT hears) > 0 FROM gateways WHERE id <> $1"
 
-_FORGET_OTHERS = "DELETE FROM attendance WHERE gateway = $1 AND NOT connection = ANY ($2)"
+_FORGET_OTHERS = """
+DELETE FROM attendance WHERE gateway = $1 AND connection NOT IN (SELECT unnest($2::text[]))
+"""
+"""A subquery is hashed; `= ANY` would compare each row with each connection."""

@@ -10,6 +10,7 @@ import pytest
 from tests.support.postgres import Databases
 from ws_gateway.adapters import (
     postgres_archive,
+    postgres_attendance,
     postgres_people,
     postgres_revise,
     postgres_store,
@@ -61,6 +62,14 @@ async def test_reads_go_by_an_index(connection: asyncpg.Connection, name: str) -
             assert "seq" in condition or "position" in condition or "words" in condition, step
         if about in {"messages", "revisions"} and "<" in condition_of(step):
             assert above == "Limit", step  # it ends with the page, and nothing is sorted before
+
+
+async def test_restoring_compares_no_row_with_each_connection(
+    connection: asyncpg.Connection,
+) -> None:
+    statement = "EXPLAIN " + postgres_attendance._FORGET_OTHERS
+    plan = [line for (line,) in await connection.fetch(statement, "g", ["n"])]
+    assert any("hashed SubPlan" in line for line in plan), plan
 
 
 def condition_of(step: dict[str, Any]) -> str:
