@@ -125,12 +125,12 @@ class PostgresMessageArchive:
         if waiting:
             for key in waiting:  # those that get messages meanwhile are put in again
                 del self._unindexed[key]
-            done: list[int] = []
+            done: set[int] = set()
             try:
-                done = await self._index(waiting, wait=False)
+                done, messages = await self._index(waiting, wait=False)
             finally:
                 self._unindexed.update(dict.fromkeys(set(waiting).difference(done)))
-            if not done:  # others are at it
+            if not done and not messages:  # others are at it
                 return True
         return not self._unindexed
 
@@ -171,13 +171,13 @@ class PostgresMessageArchive:
             for _ in range(_INDEX_CHUNKS):
                 if not pending:
                     return True
-                done = set(await self._index(pending[:_INDEX_CONVERSATIONS], wait=True))
+                done, _ = await self._index(pending[:_INDEX_CONVERSATIONS], wait=True)
                 pending = [key for key in pending if key not in done]
         except StoreUnavailable:  # what is indexed can be searched
             return False
         return not pending
 
-    async def _index(self, conversations: list[int], *, wait: bool) -> list[int]:
+    async def _index(self, conversations: list[int], *, wait: bool) -> tuple[set[int], int]:
         return await available(
             self._database.write(lambda c: index_some(c, conversations, _INDEX_MESSAGES, wait=wait))
         )

@@ -40,11 +40,12 @@ def text_query(phrases: Sequence[Sequence[str]], last_is_prefix: bool) -> str:
 
 async def index_some(
     connection: Connection, conversations: Sequence[int], limit: int, *, wait: bool
-) -> list[int]:
+) -> tuple[set[int], int]:
     """Index at most `limit` more messages of some conversations, in a transaction.
 
-    Returns the conversations that are done. Unless it shall `wait`, for a second, one that somebody
-    else is indexing or revising at this moment is left alone.
+    Returns the conversations that are done, and how many messages it passed. Unless it shall
+    `wait`, for a second, a conversation that somebody else is indexing or revising at this moment
+    is left alone.
     """
     if wait:
         await connection.execute(f"SET LOCAL lock_timeout = '{_MAX_WAIT_S}s'")
@@ -60,9 +61,9 @@ async def index_some(
     )
     ends = {row["conversation"]: row["seq"] for row in rows}
     await connection.execute(_NOTE, list(ends), list(ends.values()))
-    if len(rows) < limit:
-        return keys
-    return [key for key in keys if key < rows[-1]["conversation"]]
+    is_cut = len(rows) == limit
+    done = {key for key in keys if not is_cut or key < rows[-1]["conversation"]}
+    return done, len(rows)
 
 
 _LOCK = """

@@ -448,6 +448,16 @@ async def test_text_that_is_revised_while_it_is_indexed_is_found_as_it_is(cluste
             assert len(page.hits) == count
 
 
+async def test_long_conversation_is_indexed_to_its_end_and_no_other_waits_for_it(
+    cluster: Cluster,
+) -> None:
+    one, _ = cluster.stores
+    await say(one.messages, ANN, BOB, *(f"a{n}" for n in range(450)))
+    await say(one.messages, ANN, CID, "b")
+    await one.tidy_up(lambda: False)
+    assert await cluster.outside.fetchval("SELECT count(*) FROM search") == 451
+
+
 async def test_deliveries_that_could_not_be_written_are_kept(url: str) -> None:
     async with running(url, 1, command_timeout_s=0.2) as cluster:
         (stores,) = cluster.stores
