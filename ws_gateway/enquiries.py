@@ -214,9 +214,11 @@ class Enquiries:
             now.shares_presence if asked.share_presence is None else asked.share_presence,
         )
         if wanted != now:
-            await self._people.set_preferences(user_id, wanted)
+            now = await self._people.set_preferences(
+                user_id, shares_reads=asked.share_reads, shares_presence=asked.share_presence
+            )
             self._presence.reconsider(user_id)
-        return answers.PreferenceValues(asked.id, wanted.shares_reads, wanted.shares_presence)
+        return answers.PreferenceValues(asked.id, now.shares_reads, now.shares_presence)
 
     async def _export(
         self, user_id: UserId, asked: requests.Export

@@ -28,11 +28,21 @@ class PostgresPeopleStore:
         )
         return Preferences(*rows[0]) if rows else Preferences()
 
-    async def set_preferences(self, user_id: UserId, preferences: Preferences) -> None:
-        """Remember what a user lets others see."""
-        await self._execute(
-            _SET_PREFERENCES, user_id, preferences.shares_reads, preferences.shares_presence
-        )
+    async def set_preferences(
+        self,
+        user_id: UserId,
+        *,
+        shares_reads: bool | None = None,
+        shares_presence: bool | None = None,
+    ) -> Preferences:
+        """Remember what a user lets others see; see `PeopleStore`."""
+
+        async def write(connection: Connection) -> Any:
+            return await connection.fetchrow(
+                _SET_PREFERENCES, user_id, shares_reads, shares_presence
+            )
+
+        return Preferences(*await available(self._database.autocommit(write)))
 
     async def set_last_seen(self, user_id: UserId, at_ms: int) -> None:
         """Remember when a user was last here; somebody who never talked needs no row."""
@@ -123,9 +133,11 @@ ORDER BY chat.place DESC
 
 _SET_PREFERENCES = """
 INSERT INTO users (id, position, shares_reads, shares_presence)
-SELECT $1, first_position, $2, $3 FROM life
+SELECT $1, first_position, coalesce($2, true), coalesce($3, true) FROM life
 ON CONFLICT (id) DO UPDATE
-SET shares_reads = excluded.shares_reads, shares_presence = excluded.shares_presence
+SET shares_reads = coalesce($2, users.shares_reads),
+    shares_presence = coalesce($3, users.shares_presence)
+RETURNING shares_reads, shares_presence
 """
 
 _MAKE_USERS = """

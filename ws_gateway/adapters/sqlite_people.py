@@ -37,16 +37,20 @@ class SqlitePeopleStore:
         """Return what a user lets others see."""
         return await available(self._database.read(lambda c: _preferences(c, user_id)))
 
-    async def set_preferences(self, user_id: UserId, preferences: Preferences) -> None:
-        """Remember what a user lets others see."""
-        await self._write(
-            "INSERT INTO users (id, shares_reads, shares_presence) VALUES (?, ?, ?)"
-            " ON CONFLICT (id) DO UPDATE SET shares_reads = excluded.shares_reads,"
-            " shares_presence = excluded.shares_presence",
-            user_id,
-            preferences.shares_reads,
-            preferences.shares_presence,
-        )
+    async def set_preferences(
+        self,
+        user_id: UserId,
+        *,
+        shares_reads: bool | None = None,
+        shares_presence: bool | None = None,
+    ) -> Preferences:
+        """Remember what a user lets others see; see `PeopleStore`."""
+
+        def work(connection: sqlite3.Connection) -> Preferences:
+            connection.execute(_SET_PREFERENCES, (user_id, shares_reads, shares_presence))
+            return _preferences(connection, user_id)
+
+        return await available(self._database.write(work))
 
     async def set_last_seen(self, user_id: UserId, at_ms: int) -> None:
         """Remember when a user was last here; somebody who never talked needs no row."""
@@ -150,6 +154,13 @@ def _preferences(connection: sqlite3.Connection, user_id: UserId) -> Preferences
     ).fetchone()
     return Preferences(*map(bool, row)) if row else Preferences()
 
+
+_SET_PREFERENCES = """
+INSERT INTO users (id, shares_reads, shares_presence)
+VALUES (?1, coalesce(?2, true), coalesce(?3, true))
+ON CONFLICT (id) DO UPDATE
+SET shares_reads = coalesce(?2, shares_reads), shares_presence = coalesce(?3, shares_presence)
+"""
 
 _PEERS = """
 SELECT peer.id

@@ -37,8 +37,14 @@ class PeopleStore(Protocol):
         """Return what a user lets others see."""
         ...
 
-    async def set_preferences(self, user_id: UserId, preferences: Preferences) -> None:
-        """Remember what a user lets others see."""
+    async def set_preferences(
+        self,
+        user_id: UserId,
+        *,
+        shares_reads: bool | None = None,
+        shares_presence: bool | None = None,
+    ) -> Preferences:
+        """Remember what a user lets others see; what is None stays. Returns what is so now."""
         ...
 
     async def set_last_seen(self, user_id: UserId, at_ms: int) -> None:

@@ -13,7 +13,7 @@ from ws_gateway.adapters.local_attendance import LocalAttendance
 from ws_gateway.adapters.postgres_attendance import PostgresAttendance
 from ws_gateway.adapters.postgres_people import PostgresPeopleStore
 from ws_gateway.adapters.postgres_stores import MIGRATIONS, SCHEMA
-from ws_gateway.ports import Attendance, Preferences, StoreUnavailable
+from ws_gateway.ports import Attendance, StoreUnavailable
 
 EVE = UserId("u_eve")
 
@@ -98,9 +98,9 @@ async def test_hidden_presence_is_not_seen_elsewhere(
 ) -> None:
     await come(there, BOB)
     people = PostgresPeopleStore(database)
-    await people.set_preferences(BOB, Preferences(shares_presence=False))
+    await people.set_preferences(BOB, shares_presence=False)
     assert await here.elsewhere([BOB], EVE) == set()
-    await people.set_preferences(BOB, Preferences(shares_presence=True))
+    await people.set_preferences(BOB, shares_presence=True)
     assert await here.elsewhere([BOB], EVE) == {BOB}
 
 

@@ -20,7 +20,7 @@ from tests.support.talk import (
     say,
 )
 from ws_gateway.conversations import Message
-from ws_gateway.ports import ConversationSummary, Preferences, SearchHit, Stores
+from ws_gateway.ports import ConversationSummary, SearchHit, Stores
 
 
 @pytest.fixture(params=ENGINES)
@@ -192,7 +192,7 @@ async def test_private_reads_and_presence_are_not_in_the_peers_list(stores: Stor
     await mark(stores.messages, BOB, ANN, 1, read=True)
     (shown,) = await stores.archive.conversations(ANN, None, 10)
     assert (shown.peer_read, shown.peer_last_seen_ms) == (1, 777)
-    await stores.people.set_preferences(BOB, Preferences(False, False))
+    await stores.people.set_preferences(BOB, shares_reads=False, shares_presence=False)
     (hidden,) = await stores.archive.conversations(ANN, None, 10)
     (own,) = await stores.archive.conversations(BOB, None, 10)
     assert (hidden.peer_read, hidden.peer_last_seen_ms, hidden.peer_received) == (None, None, 1)
@@ -463,7 +463,7 @@ async def test_trace_is_for_the_sender_alone(stores: Stores) -> None:
 
 async def test_private_read_shows_as_received_and_no_more(stores: Stores) -> None:
     (message,) = await say(stores.messages, ANN, BOB, "a")
-    await stores.people.set_preferences(BOB, Preferences(shares_reads=False))
+    await stores.people.set_preferences(BOB, shares_reads=False)
     await mark(stores.messages, BOB, ANN, 1, read=True, at_ms=30)
     trace = await stores.archive.trace(ANN, message.conversation, 1)
     assert trace is not None
@@ -474,7 +474,7 @@ async def test_private_read_alone_moves_nothing_that_the_peer_is_told(
     stores: Stores,
 ) -> None:
     await say(stores.messages, ANN, BOB, "a")
-    await stores.people.set_preferences(BOB, Preferences(shares_reads=False))
+    await stores.people.set_preferences(BOB, shares_reads=False)
     await mark(stores.messages, BOB, ANN, 1)
     for user in (ANN, BOB):
         await say(stores.messages, CID, user, *(str(n) for n in range(100)))  # long after it

@@ -78,19 +78,30 @@ async def test_a_block_ends_being_peers_both_ways_until_it_is_lifted(
 
 async def test_everything_is_shared_until_somebody_says_otherwise(stores: Stores) -> None:
     assert await stores.people.preferences(ANN) == Preferences(True, True)
-    await stores.people.set_preferences(ANN, Preferences(False, True))
+    await stores.people.set_preferences(ANN, shares_reads=False, shares_presence=True)
     assert await stores.people.preferences(ANN) == Preferences(False, True)
     await say(stores.messages, ANN, BOB, "a")
-    await stores.people.set_preferences(BOB, Preferences(True, False))
+    await stores.people.set_preferences(BOB, shares_reads=True, shares_presence=False)
     assert await stores.people.preferences(ANN) == Preferences(False, True)
     assert await stores.people.preferences(BOB) == Preferences(True, False)
     assert (await stores.people.circle(BOB, 10)).preferences == Preferences(True, False)
     assert (await stores.people.circle(CID, 10)).preferences == Preferences(True, True)
 
 
+async def test_two_who_change_a_preference_each_at_once_both_do(stores: Stores) -> None:
+    """As two devices of one person, at whichever gateways."""
+    await asyncio.gather(
+        stores.people.set_preferences(ANN, shares_reads=False),
+        stores.people.set_preferences(ANN, shares_presence=False),
+    )
+    assert await stores.people.preferences(ANN) == Preferences(False, False)
+    now = await stores.people.set_preferences(ANN, shares_reads=True)
+    assert now == await stores.people.preferences(ANN) == Preferences(True, False)
+
+
 async def test_preferences_and_blocks_survive_reopening(engine: Engine) -> None:
     async with engine.open() as stores:
-        await stores.people.set_preferences(ANN, Preferences(False, False))
+        await stores.people.set_preferences(ANN, shares_reads=False, shares_presence=False)
         await stores.people.block(ANN, BOB, 1)
         await stores.people.follow_feed("17")
     async with engine.open() as stores:

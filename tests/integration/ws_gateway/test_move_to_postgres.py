@@ -23,7 +23,7 @@ from ws_gateway.adapters.postgres_stores import MIGRATIONS, SCHEMA, open_postgre
 from ws_gateway.adapters.relocation import move_to_postgres
 from ws_gateway.adapters.sqlite_stores import SqliteStores, open_sqlite_stores
 from ws_gateway.conversations import Appended, Draft, Event, Message
-from ws_gateway.ports import Preferences, Stores, Trace
+from ws_gateway.ports import Stores, Trace
 
 USERS = [UserId(f"u_{n}") for n in range(6)]
 
@@ -56,7 +56,7 @@ async def live(stores: SqliteStores) -> None:
             people = (about.recipient, about.sender)
             await mark(stores.messages, *people, about.seq, read=n % 2 > 0, at_ms=n)
     await erase(stores.messages, USERS[4])
-    await stores.people.set_preferences(USERS[1], Preferences(shares_reads=False))
+    await stores.people.set_preferences(USERS[1], shares_reads=False)
     await stores.people.set_last_seen(USERS[2], 777)
     await stores.people.block(USERS[0], USERS[5], 1)
     await stores.people.follow_feed("17", [USERS[3]])

@@ -1,5 +1,6 @@
 """Received and read: marks that only move forward, shown to the peer and to one's own devices."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -137,3 +138,17 @@ async def test_shared_again_reads_show_again(
         await b.send(type="read", conversation=talk, seq=1)
         await b.expect("receipt")
         assert await receipts(a) == [(1, 1)]
+
+
+async def test_two_devices_that_hide_different_things_at_once_hide_both(
+    gateway: TestGateway, bob: FakeSession
+) -> None:
+    phone = gateway.profile.log_in(bob.user_id)
+    async with gateway.talking(bob) as b, gateway.talking(phone) as p:
+        for _ in range(20):
+            await asyncio.gather(
+                b.ask("preferences", share_reads=False), p.ask("preferences", share_presence=False)
+            )
+            now = await b.ask("preferences")
+            assert (now["share_reads"], now["share_presence"]) == (False, False)
+            await b.ask("preferences", share_reads=True, share_presence=True)

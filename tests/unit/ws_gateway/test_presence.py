@@ -19,7 +19,7 @@ from ws_gateway.adapters.sqlite_stores import SqliteStores, open_sqlite_stores
 from ws_gateway.conversations import Appended, Draft, Notice, PresenceNotice, Published
 from ws_gateway.delivery.connection_map import ConnectionMap
 from ws_gateway.delivery.rendering import Rendering
-from ws_gateway.ports import Circle, Preferences, StoreUnavailable
+from ws_gateway.ports import Circle, StoreUnavailable
 from ws_gateway.presence import Presence
 from ws_gateway.protocol.cursor import Cursors
 
@@ -218,19 +218,19 @@ async def test_first_message_during_the_arrival_introduces_as_well(
 
 
 async def test_hidden_presence_is_seen_by_nobody_and_sees_others(scene: Scene) -> None:
-    await scene.stores.people.set_preferences(BOB, Preferences(shares_presence=False))
+    await scene.stores.people.set_preferences(BOB, shares_presence=False)
     ann, bob = await scene.come(ANN), await scene.come(BOB)
     assert presence_frames(ann) == []
     assert presence_frames(bob) == [(ANN, True)]
-    await scene.stores.people.set_preferences(BOB, Preferences(shares_presence=True))
+    await scene.stores.people.set_preferences(BOB, shares_presence=True)
     await scene.reconsidered(BOB)
-    await scene.stores.people.set_preferences(BOB, Preferences(shares_presence=False))
+    await scene.stores.people.set_preferences(BOB, shares_presence=False)
     await scene.reconsidered(BOB)
     assert presence_frames(ann) == [(BOB, True), (BOB, False)]
 
 
 async def test_going_while_hidden_tells_nothing(hasty: Scene) -> None:
-    await hasty.stores.people.set_preferences(BOB, Preferences(shares_presence=False))
+    await hasty.stores.people.set_preferences(BOB, shares_presence=False)
     ann, bob = await hasty.come(ANN), await hasty.come(BOB)
     await hasty.go(bob)
     await until(lambda: BOB not in hasty.presence._online)
