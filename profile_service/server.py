@@ -40,12 +40,18 @@ class BoundedHeadProtocol(HttpToolsProtocol):
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes; only those of a head count."""
+        """Take bytes; only those of a head count, and only a request keeps the connection."""
         if self._deadline is not None:
             self._head_bytes += len(data)
+        request, kept_alive = self.cycle, self.timeout_keep_alive_task
         super().data_received(data)
         if self._deadline is not None and self._head_bytes > self.max_head_bytes:
             self._give_up()
+        if kept_alive is not None and self._deadline is None and self.cycle is request:
+            # uvicorn stops its clock at any byte: an empty line, or a body that nobody waits for
+            self.timeout_keep_alive_task = self.loop.call_at(
+                kept_alive.when(), self.timeout_keep_alive_handler
+            )
 
     def on_message_begin(self) -> None:
         """A further request on this connection begins."""

@@ -70,6 +70,37 @@ async def test_profile_service_waits_so_long_for_a_head_and_no_longer(
     assert (await service.client.get("/healthz")).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("fields", "later"),
+    [
+        (b"", b"\r\n"),
+        (b"Content-Length: 1000000\r\n", b"x"),
+        (b"Transfer-Encoding: chunked\r\n", b"1"),
+    ],
+    ids=["an empty line", "a body", "half a chunk"],
+)
+async def test_bytes_that_begin_no_request_keep_no_connection(
+    service: RunningService, monkeypatch: pytest.MonkeyPatch, fields: bytes, later: bytes
+) -> None:
+    made = BoundedHeadProtocol.connection_made
+
+    def impatient(protocol: BoundedHeadProtocol, transport: asyncio.Transport) -> None:
+        made(protocol, transport)
+        protocol.timeout_keep_alive = 1
+
+    monkeypatch.setattr(BoundedHeadProtocol, "connection_made", impatient)
+    request = b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + fields + b"\r\n"
+    async with _connected(service.port, request) as (reader, writer):
+        await reader.readuntil(b"}")  # so that the answer is complete
+        ended = asyncio.create_task(_ends(reader))
+        while not ended.done():
+            with contextlib.suppress(ConnectionError):
+                writer.write(later)
+                await writer.drain()
+            await asyncio.wait([ended], timeout=0.1)
+        assert await ended == b""
+
+
 async def test_dripping_bytes_gains_no_time(
     service: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
