@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import ipaddress
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -112,7 +113,10 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 proxy_headers=bool(trusted_proxies),
-                forwarded_allow_ips=list(trusted_proxies),
+                # in full: uvicorn takes 10.0.0.1/8 for the name of a host, and believes nobody
+                forwarded_allow_ips=[
+                    str(ipaddress.ip_network(network, strict=False)) for network in trusted_proxies
+                ],
                 backlog=BACKLOG,
                 timeout_keep_alive=75,
                 timeout_graceful_shutdown=shutdown_timeout_s,

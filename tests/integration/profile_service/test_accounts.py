@@ -219,6 +219,21 @@ async def test_guessing_many_accounts_from_one_address_is_throttled(tmp_path: Pa
         assert [await guess("user-7", f"nonsense {n}") for n in range(4)] == [401, 401, 401, 429]
 
 
+@pytest.mark.parametrize("proxies", ["127.0.0.1", "127.0.0.0/8", "127.0.0.9/8", "::1/64,127.0.0.1"])
+async def test_a_forwarded_address_is_believed_from_a_proxy_however_its_network_is_written(
+    tmp_path: Path, proxies: str
+) -> None:
+    settings = fast_settings(tmp_path, sign_ups_per_address=1, profile_trusted_proxies=proxies)
+    async with running_service(settings, clock=ManualClock()) as service:
+        for number in (1, 2):
+            signed_up = await service.client.post(
+                "/v1/users",
+                json={"username": f"user-{number}", "password": PASSWORD},
+                headers={"X-Forwarded-For": f"192.0.2.{number}"},
+            )
+            assert signed_up.status_code == 201
+
+
 async def test_a_forwarded_address_is_not_believed_from_just_anybody(tmp_path: Path) -> None:
     settings = fast_settings(tmp_path, sign_ups_per_address=1)
     async with running_service(settings, clock=ManualClock()) as service:
