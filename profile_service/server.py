@@ -12,7 +12,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-__all__ = ["AddressUnusable", "BoundedHeadProtocol", "Server", "bind"]
+__all__ = ["AddressUnusable", "BoundedProtocol", "Server", "bind"]
 
 BACKLOG = 2048
 
@@ -21,19 +21,24 @@ class AddressUnusable(Exception):
     """The service cannot listen there. The message says why and what to do."""
 
 
-class BoundedHeadProtocol(HttpToolsProtocol):
-    """Ends connections that do not say in time, or in few enough bytes, what they want.
+class BoundedProtocol(HttpToolsProtocol):
+    """Ends connections that do not say in time, or in few enough bytes, what they want, or that do
+    not take their answers.
 
     uvicorn waits for ever for the end of a request's head, and keeps however much of it arrives: a
     few thousand connections that send a byte a minute, or one that sends headers without end, would
-    take the service down. Bodies have their own bounds (`http_api.operation`).
+    take the service down. It waits for ever, too, for somebody to read what it has written. Bodies
+    have their own bounds (`http_api.operation`).
     """
 
     head_timeout_s = 10.0
     max_head_bytes = 65_536
+    answer_timeout_s = 60.0
+    """From when an answer does not go out as fast as it is written until it has gone out."""
 
     _deadline: asyncio.TimerHandle | None = None
     _head_bytes = 0
+    _answer_deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """The first request's head is due."""
@@ -65,9 +70,37 @@ class BoundedHeadProtocol(HttpToolsProtocol):
         self._forget_head()
         super().on_headers_complete()
 
+    def pause_writing(self) -> None:
+        """More is written than has gone out."""
+        super().pause_writing()
+        self._expect_reading()
+
+    def resume_writing(self) -> None:
+        """Almost all has gone out."""
+        if not self.transport.is_closing():
+            self._forget_answer()
+        super().resume_writing()
+
+    def on_response_complete(self) -> None:
+        """The answer is written, and the connection perhaps closed: once it has gone out."""
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._expect_reading()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """No other request came. The last answer may still be unread."""
+        super().timeout_keep_alive_handler()
+        self._expect_reading()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP; earlier answers may still be unread."""
+        super().send_400_response(msg)
+        self._expect_reading()
+
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock with the connection."""
+        """Stop the clocks with the connection."""
         self._forget_head()
+        self._forget_answer()
         super().connection_lost(exc)
 
     def _expect_head(self) -> None:
@@ -78,6 +111,17 @@ class BoundedHeadProtocol(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _expect_reading(self) -> None:
+        if self._answer_deadline is None:
+            self._answer_deadline = self.loop.call_later(
+                self.answer_timeout_s, self.transport.abort
+            )
+
+    def _forget_answer(self) -> None:
+        if self._answer_deadline is not None:
+            self._answer_deadline.cancel()
+            self._answer_deadline = None
 
     def _give_up(self) -> None:
         self._forget_head()
@@ -104,7 +148,7 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 application,
                 loop="uvloop",
-                http=BoundedHeadProtocol,
+                http=BoundedProtocol,
                 ws="none",
                 lifespan="off",
                 interface="asgi3",

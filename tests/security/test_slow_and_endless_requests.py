@@ -2,15 +2,17 @@
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from profile_service.server import BoundedHeadProtocol
+from profile_service.server import BoundedProtocol
 from tests.support.gateway import running_gateway
 from tests.support.profile_service import RunningService, fast_settings, running_service
+from tests.support.waiting import until
 
 _BEGUN = [
     b"",
@@ -58,11 +60,27 @@ async def service(tmp_path: Path) -> AsyncIterator[RunningService]:
         yield service
 
 
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> list[BoundedProtocol]:
+    """The connections of the profile service, for each of which the system holds little."""
+    made = BoundedProtocol.connection_made
+    held: list[BoundedProtocol] = []
+
+    def with_little_room(protocol: BoundedProtocol, transport: asyncio.Transport) -> None:
+        made(protocol, transport)
+        held.append(protocol)
+        accepted = transport.get_extra_info("socket")
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+
+    monkeypatch.setattr(BoundedProtocol, "connection_made", with_little_room)
+    return held
+
+
 @pytest.mark.parametrize("begun", _BEGUN, ids=_IDS)
 async def test_profile_service_waits_so_long_for_a_head_and_no_longer(
     service: RunningService, monkeypatch: pytest.MonkeyPatch, begun: bytes
 ) -> None:
-    monkeypatch.setattr(BoundedHeadProtocol, "head_timeout_s", 0.2)
+    monkeypatch.setattr(BoundedProtocol, "head_timeout_s", 0.2)
     async with _connected(service.port, begun) as (reader, _):
         started = time.monotonic()
         await _ends(reader)
@@ -82,13 +100,13 @@ async def test_profile_service_waits_so_long_for_a_head_and_no_longer(
 async def test_bytes_that_begin_no_request_keep_no_connection(
     service: RunningService, monkeypatch: pytest.MonkeyPatch, fields: bytes, later: bytes
 ) -> None:
-    made = BoundedHeadProtocol.connection_made
+    made = BoundedProtocol.connection_made
 
-    def impatient(protocol: BoundedHeadProtocol, transport: asyncio.Transport) -> None:
+    def impatient(protocol: BoundedProtocol, transport: asyncio.Transport) -> None:
         made(protocol, transport)
         protocol.timeout_keep_alive = 1
 
-    monkeypatch.setattr(BoundedHeadProtocol, "connection_made", impatient)
+    monkeypatch.setattr(BoundedProtocol, "connection_made", impatient)
     request = b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + fields + b"\r\n"
     async with _connected(service.port, request) as (reader, writer):
         await reader.readuntil(b"}")  # so that the answer is complete
@@ -101,10 +119,51 @@ async def test_bytes_that_begin_no_request_keep_no_connection(
         assert await ended == b""
 
 
+@pytest.mark.parametrize(
+    ("requests", "later"),
+    [
+        (b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 8, b""),
+        (b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n", b""),
+        (b"GET /openapi.json HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b""),
+        (b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n", b"\0"),
+    ],
+    ids=["many answers", "the last answer", "the only answer", "an answer before a refusal"],
+)
+async def test_who_reads_no_answer_holds_no_connection(
+    service: RunningService,
+    held: list[BoundedProtocol],
+    monkeypatch: pytest.MonkeyPatch,
+    requests: bytes,
+    later: bytes,
+) -> None:
+    monkeypatch.setattr(BoundedProtocol, "answer_timeout_s", 0.5)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", service.port))
+        await until(lambda: bool(held))
+        held[0].timeout_keep_alive = 1
+        client.sendall(requests)
+        await until(lambda: held[0].transport.get_write_buffer_size() > 0)
+        client.sendall(later)
+        await until(lambda: held[0] not in held[0].connections)
+
+
+async def test_who_has_read_a_long_answer_may_go_on(
+    service: RunningService, held: list[BoundedProtocol], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BoundedProtocol, "answer_timeout_s", 2.0)
+    request = b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n"
+    async with _connected(service.port, request) as (reader, _):
+        await until(lambda: bool(held) and held[0].flow.write_paused)
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int(head.partition(b"content-length: ")[2].split()[0]))
+        await _stays_open(reader, 2.5)
+
+
 async def test_dripping_bytes_gains_no_time(
     service: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(BoundedHeadProtocol, "head_timeout_s", 0.3)
+    monkeypatch.setattr(BoundedProtocol, "head_timeout_s", 0.3)
     async with _connected(service.port, b"GET /healthz HTTP/1.1\r\n") as (reader, writer):
         ended = asyncio.create_task(_ends(reader))
         while not ended.done():
@@ -131,7 +190,7 @@ async def test_profile_service_keeps_no_endless_head(service: RunningService) ->
 async def test_idle_connection_and_a_long_stream_are_not_cut(
     service: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(BoundedHeadProtocol, "head_timeout_s", 0.2)
+    monkeypatch.setattr(BoundedProtocol, "head_timeout_s", 0.2)
     async with service.client.stream(
         "GET", "/internal/revocations", headers=service.as_service
     ) as feed:
