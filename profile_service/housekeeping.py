@@ -61,5 +61,7 @@ class Housekeeping:
                 removed += rows
         except StoreUnavailable as error:
             _log.warning("prune_failed", reason=str(error))
+        except Exception:  # a bug, or a damaged file: the keys must be watched all the same
+            _log.exception("prune_failed")
         if removed:
             _log.info("pruned", rows=removed)

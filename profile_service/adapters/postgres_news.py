@@ -41,6 +41,8 @@ async def _listen_for_ever(database: Postgres, on_news: Callable[[], None]) -> N
                 await _listen(connection, on_news)
         except DatabaseUnavailable as error:
             _log.debug("not_listening", reason=str(error))
+        except Exception:  # a bug, or a refusal that nobody thought of
+            _log.exception("listening_failed")
         await asyncio.sleep(RECONNECT_DELAY_S)
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import concurrent.futures
+import contextlib
 import json
 import signal
 import socket
@@ -43,6 +44,16 @@ def client() -> Iterator[httpx.Client]:
 def sign_up(client: httpx.Client, service: SpawnedService, username: str) -> httpx.Response:
     body = {"username": username, "password": PASSWORD}
     return client.post(f"{service.url}/v1/users", json=body)
+
+
+def damage_index(path: Path, name: str) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        (page_bytes,) = database.execute("PRAGMA page_size").fetchone()
+        found = database.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (name,))
+        (page,) = found.fetchone()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * page_bytes)
+        file.write(b"\xff" * page_bytes)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -172,6 +183,17 @@ def test_a_running_service_takes_up_a_rotated_key_and_still_knows_the_old(
         header = refreshed["access_token"].split(".")[0]
         decoded = json.loads(base64.urlsafe_b64decode(header + "=" * (-len(header) % 4)))
         assert decoded["kid"] == new_key
+
+
+def test_a_damaged_page_keeps_no_new_key_from_coming_into_force(tmp_path: Path) -> None:
+    with spawned_service(tmp_path):
+        pass
+    damage_index(tmp_path / "users.db", "audit_by_time")
+    with spawned_service(tmp_path) as service:
+        assert "malformed" in service.wait_for("prune_failed")["exception"]
+        new_key = run(tmp_path, "rotate-keys").stdout.removeprefix("signing with ").strip()
+        assert service.wait_for("keys_changed")["kid"] == new_key
+        assert service.stop() == 0
 
 
 def test_tokens_outlive_a_restart(tmp_path: Path, client: httpx.Client) -> None:

@@ -318,6 +318,22 @@ async def test_the_listener_comes_back_and_wakes_everybody(
         await until(lambda: wake_ups == 2)
 
 
+async def test_the_listener_outlives_a_fault_of_our_own(
+    sides: list[Side], caplog: pytest.LogCaptureFixture
+) -> None:
+    wake_ups = 0
+
+    def fail_at_first() -> None:
+        nonlocal wake_ups
+        wake_ups += 1
+        if wake_ups == 1:
+            raise KeyError("nobody thought of this")
+
+    async with listening(sides[1].database, fail_at_first):
+        await until(lambda: wake_ups == 2)
+    assert "nobody thought of this" in caplog.text
+
+
 async def test_attempts_at_both_count_together(sides: list[Side]) -> None:
     clock = ManualClock()
     throttles = [PostgresThrottle(side.database, now=clock) for side in sides]
