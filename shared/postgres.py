@@ -58,6 +58,7 @@ _FAULTS = (
     asyncpg.ReadOnlySQLTransactionError,  # a standby that was the primary
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
+    asyncpg.ObjectNotInPrerequisiteStateError,  # the database takes no connections just now
     *_FELL_TO_OTHERS,
 )
 

@@ -218,6 +218,24 @@ async def test_it_recovers_when_the_server_comes_back(
         assert await database.read(numbers) == [1, 2]
 
 
+async def test_a_database_that_takes_no_connections_just_now_is_a_fault(
+    migrations: str, postgres_databases: Databases
+) -> None:
+    url = postgres_databases.empty()
+    name = url.rpartition("/")[2]
+    with psycopg.connect(postgres_databases.admin_url, autocommit=True) as operator:
+        async with opened(url, migrations) as database:
+            operator.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false".encode())
+            operator.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name]
+            )
+            for _ in range(2):  # a connection that was ended, and one that is refused
+                with pytest.raises(DatabaseUnavailable, match="PostgreSQL: "):
+                    await database.write(insert(1))
+            operator.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true".encode())
+            await database.write(insert(1))
+
+
 async def test_a_server_that_hangs_is_a_fault(
     migrations: str, postgres_server: PostgresServer
 ) -> None:
