@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import concurrent.futures
+import itertools
 import secrets
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,11 @@ MAX_PASSWORD_CHARACTERS = 128
 MIN_STRENGTH = 3
 """Of zxcvbn's 0 to 4: at least 10^8 guesses, safe against online guessing."""
 MAX_JUDGED_CHARACTERS = 72
-"""zxcvbn refuses longer ones, and takes time quadratic in the length."""
+"""zxcvbn refuses longer ones."""
+MAX_JUDGED_SUBSTRINGS = 50_000
+"""zxcvbn looks up every substring, about one a microsecond, and does so again for each way to read
+digits and signs as letters (`4` as `a`, `1` as `i` or `l`): a password can have hundreds of them,
+and would take seconds, for which everybody else's would wait."""
 
 T = TypeVar("T")
 
@@ -133,8 +138,24 @@ class Passwords:
 def _weaknesses(password: str, known_words: Sequence[str]) -> list[str]:
     import zxcvbn  # noqa: PLC0415 - its word lists take a while to load; not at start
 
-    result = zxcvbn.zxcvbn(password[:MAX_JUDGED_CHARACTERS], user_inputs=known_words)
+    result = zxcvbn.zxcvbn(_judged_part(password), user_inputs=known_words)
     return list(_explain(result)) if result["score"] < MIN_STRENGTH else []
+
+
+def _judged_part(password: str) -> str:
+    """Return as much of the beginning as can be judged in time: what follows makes it no weaker."""
+    from zxcvbn import matching  # noqa: PLC0415 - as above
+
+    judged = password[:MAX_JUDGED_CHARACTERS]
+    signs = set(itertools.chain.from_iterable(matching.L33T_TABLE.values()))
+    readings = 1
+    for length, character in enumerate(judged, 1):
+        if character in signs and character not in judged[: length - 1]:
+            table = matching.relevant_l33t_subtable(judged[:length], matching.L33T_TABLE)
+            readings = len(matching.enumerate_l33t_subs(table))
+        if readings * length**2 > MAX_JUDGED_SUBSTRINGS:
+            return judged[: length - 1]
+    return judged
 
 
 def _explain(result: dict[str, Any]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 
 import argon2
@@ -63,6 +64,15 @@ async def test_judgement(passwords: Passwords, password: str, weak: bool) -> Non
     faults = await passwords.judge(password, ["robert-tables", ""])
     assert bool(faults) == weak
     assert all(fault.pointer == "/password" and fault.detail for fault in faults)
+
+
+async def test_a_password_that_can_be_read_in_hundreds_of_ways_is_judged_as_soon(
+    passwords: Passwords,
+) -> None:
+    await passwords.judge("correct horse battery", [])  # loads the lists of words
+    started_s = time.process_time()
+    assert await passwords.judge("!$%(+0123456789<@[{|" + "zq9-x.kv" * 6, []) == []
+    assert time.process_time() - started_s < 1
 
 
 async def test_a_weak_password_comes_with_advice(passwords: Passwords) -> None:
