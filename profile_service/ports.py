@@ -235,7 +235,10 @@ class SessionStore(Protocol):
         ...
 
     async def ended(self, held: Sequence[HeldSession], now_ms: int) -> list[SessionId]:
-        """Return those that are not alive with that token version."""
+        """Return those that are not alive, or are not that user's.
+
+        Whatever raises a user's token version ends the sessions that do not go along with it.
+        """
         ...
 
     async def feed_end(self) -> FeedPosition:
