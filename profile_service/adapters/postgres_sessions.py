@@ -30,9 +30,10 @@ MAX_PRUNED_ROWS = 2000
 _PRUNE = (
     "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_at_ms < $1 "
     "ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)",
-    "DELETE FROM revocations WHERE position IN "
-    "(SELECT position FROM revocations WHERE at_ms < $1 "
-    "AND position < (SELECT max(position) FROM revocations) LIMIT $2 FOR UPDATE SKIP LOCKED)",
+    # only the oldest are looked at: by time alone, every one would be
+    "DELETE FROM revocations WHERE at_ms < $1 "
+    "AND position < (SELECT max(position) FROM revocations) AND position IN "
+    "(SELECT position FROM revocations ORDER BY position LIMIT $2 FOR UPDATE SKIP LOCKED)",
     "DELETE FROM audit WHERE id IN "
     "(SELECT id FROM audit WHERE at_ms < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)",
 )

@@ -40,9 +40,10 @@ MAX_PRUNED_ROWS = 2000
 
 _PRUNE = (
     "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_at_ms < ? LIMIT ?)",
-    "DELETE FROM revocations WHERE position IN "
-    "(SELECT position FROM revocations WHERE at_ms < ? "
-    "AND position < (SELECT max(position) FROM revocations) LIMIT ?)",
+    # only the oldest are looked at: by time alone, every one would be
+    "DELETE FROM revocations WHERE at_ms < ? "
+    "AND position < (SELECT max(position) FROM revocations) "
+    "AND position IN (SELECT position FROM revocations ORDER BY position LIMIT ?)",
     "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at_ms < ? LIMIT ?)",
 )
 
