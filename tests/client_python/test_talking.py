@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,16 @@ async def test_history_conversations_and_search_tell_what_was_said(
         assert found.items[0].message.seq == last.seq
         lines = [line async for line in b.export()]
         assert len(lines) == 4
+
+
+async def test_exported_line_is_whole_whatever_separators_its_text_holds(
+    duet: Duet, ann: Tokens, bob: Tokens, tmp_path: Path
+) -> None:
+    text = "one\u2028two\u2029three\u0085four\nfive"
+    async with duet.connect(ann, tmp_path / "a") as a:
+        await (await a.send(bob.username, text)).acknowledged()
+        _head, message = [json.loads(line) async for line in a.export()]
+    assert message["text"] == text
 
 
 async def test_edit_and_delete_reach_the_other(

@@ -229,8 +229,9 @@ class Client:
                 if part is None:
                     question.answer.result()
                     return
-                for line in part.lines.splitlines():
-                    yield line
+                for line in part.lines.split("\n"):  # not splitlines: texts hold its separators
+                    if line:
+                        yield line
         finally:
             self._engine.questions.withdraw(question.id)
 
