@@ -138,6 +138,18 @@ async def test_refusal_that_somebody_waited_for_is_raised_and_forgotten(
         assert isinstance(await anext(a.events()), duet_client.ConnectionRestored)
 
 
+@pytest.mark.parametrize("name", ["", "..", "a/b", "bob smith", "b%6Fb?", "x" * 300])
+async def test_message_to_what_is_nobodys_name_is_refused(
+    duet: Duet, ann: Tokens, tmp_path: Path, name: str
+) -> None:
+    async with duet.connect(ann, tmp_path / "a") as a:
+        outgoing = await a.send(name, "hi")
+        with pytest.raises(duet_client.RecipientNotFound):
+            async with asyncio.timeout(10):
+                await outgoing.acknowledged()
+        assert a.queued == []
+
+
 @pytest.mark.parametrize("text", ["", "x" * 4001, "\x00", "\ud800"])
 async def test_text_that_no_gateway_takes_is_refused_before_it_is_queued(
     duet: Duet, ann: Tokens, tmp_path: Path, text: str

@@ -191,6 +191,8 @@ class ProfileApi:
 
     async def user(self, token: str, username: str) -> Profile:
         """Read somebody's profile by name."""
+        if username == "" or "/" in username:  # these are other paths, even when quoted
+            raise UserNotFound("user_not_found", 404, "nobody has this name")
         return await self._ask("GET", f"/v1/users/{_segment(username)}", Profile, token)
 
     async def find_users(self, token: str, prefix: str, after: str, limit: int) -> ProfilePage:
