@@ -256,6 +256,9 @@ async def test_client_of_a_session_that_was_logged_out_everywhere_stops_and_says
             await a.conversations()
         outgoing = await a.send("bob", "kept for later")
         assert [row.id for row in a.queued] == [outgoing.id]
+        with pytest.raises(duet_client.LoginRequired):
+            async with asyncio.timeout(10):
+                await outgoing.acknowledged()
     with pytest.raises(duet_client.LoginRequired):
         async with duet.connect(ann, tmp_path / "a"):
             pass

@@ -64,6 +64,7 @@ class Outbox:
         self._acknowledged: list[str] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self._storing: asyncio.Task[None] | None = None
+        self._ended: BaseException | None = None
 
     def restore(self, queued: list[Queued], sent: list[str], names: dict[str, str]) -> None:
         """Take over what an earlier process left."""
@@ -149,6 +150,7 @@ class Outbox:
 
     def end(self, error: BaseException) -> None:
         """There will be no acks any more."""
+        self._ended = error
         for outgoing in self._outgoing.values():
             outgoing.settle(error)
         self._outgoing.clear()
@@ -185,6 +187,8 @@ class Outbox:
         outgoing = self._outgoing.setdefault(row.id, Outgoing(row.id, self._told))
         self._accept(row)
         self._changed()
+        if self._ended is not None:
+            outgoing.settle(self._ended)
         return outgoing
 
     def _accept(self, row: Queued) -> None:
