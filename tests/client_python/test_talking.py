@@ -264,6 +264,30 @@ async def test_client_of_a_session_that_was_logged_out_everywhere_stops_and_says
             pass
 
 
+async def test_closed_client_ends_its_reader_and_says_that_it_is_closed(
+    duet: Duet, ann: Tokens, bob: Tokens, tmp_path: Path
+) -> None:
+    taken, closed = asyncio.Event(), asyncio.Event()
+
+    async def read(client: duet_client.Client) -> None:
+        async for event in client.events():
+            if isinstance(event, NewMessage):
+                taken.set()
+                await closed.wait()
+
+    async with duet.connect(bob, tmp_path / "b") as b:
+        async with duet.connect(ann, tmp_path / "a") as a:
+            reader = asyncio.create_task(read(a))
+            await b.send(ann.username, "hi")
+            await taken.wait()
+        closed.set()
+        await reader
+    with pytest.raises(duet_client.ClientClosed):
+        await a.send(bob.username, "hi")
+    with pytest.raises(duet_client.ClientClosed):
+        await a.history(bob.username)
+
+
 async def test_clients_close_within_a_second_and_leave_no_task(
     duet: Duet, ann: Tokens, tmp_path: Path
 ) -> None:

@@ -115,7 +115,7 @@ class Client:
         Raises:
             InvalidRequest: the text is empty, too long, or cannot be stored; or so is the id.
             Conflict: something else is queued under `message_id`.
-            OutboxFull, StateError: nothing was queued.
+            OutboxFull, StateError, ClientClosed: nothing was queued.
         """
         fields: dict[str, str | int] = {"text": _storable(text)}
         if message_id is not None and not _MESSAGE_ID.fullmatch(message_id):

@@ -161,10 +161,10 @@ class EventStream:
         return self
 
     async def __anext__(self) -> Event:
-        if self._handed_out is not None:
-            await self._inbox.handled()
-            self._handed_out = None
         try:
+            if self._handed_out is not None:
+                await self._inbox.handled()
+                self._handed_out = None
             self._handed_out = await self._inbox.next()
         except ClientClosed:
             raise StopAsyncIteration from None

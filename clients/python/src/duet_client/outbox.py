@@ -98,6 +98,7 @@ class Outbox:
             Conflict: something else is queued under `entry_id`.
             OutboxFull: nothing was queued.
             StateError: the disk; nothing was queued.
+            ClientClosed: nothing was queued.
         """
         if len(self._rows) >= _MAX_QUEUED:
             raise OutboxFull(f"{_MAX_QUEUED} messages wait for their acknowledgement")

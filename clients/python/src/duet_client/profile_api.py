@@ -10,6 +10,7 @@ import httpx
 import msgspec
 
 from duet_client.errors import (
+    ClientClosed,
     Fault,
     InvalidCredentials,
     LoginRequired,
@@ -229,6 +230,8 @@ class ProfileApi:
                 **options.get("headers", {}),
                 "Authorization": f"Bearer {token}",
             }
+        if self._http.is_closed:
+            raise ClientClosed("the client is closed")
         try:
             async with asyncio.timeout(self._timeout_s):
                 answer = await self._http.request(method, path, **options)

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import msgspec
 
-from duet_client.errors import StateError, StateInUse, WrongState
+from duet_client.errors import ClientClosed, StateError, StateInUse, WrongState
 
 __all__ = ["Queued", "State", "Stored"]
 
@@ -72,6 +72,7 @@ class State:
     def __init__(self, connection: sqlite3.Connection, thread: ThreadPoolExecutor) -> None:
         self._connection = connection
         self._thread = thread
+        self._closed = False
 
     @classmethod
     async def open(cls, path: Path | str) -> "State":
@@ -168,11 +169,14 @@ class State:
 
     async def close(self) -> None:
         """Finish what was asked for and let others open the file."""
+        self._closed = True
         with contextlib.suppress(RuntimeError):  # closed already
             await asyncio.shield(asyncio.wrap_future(self._thread.submit(self._connection.close)))
         self._thread.shutdown(wait=False)
 
     async def _transact(self, change: Callable[[sqlite3.Connection], T]) -> T:
+        if self._closed:
+            raise ClientClosed("the client is closed")
         try:
             return await asyncio.shield(
                 asyncio.wrap_future(self._thread.submit(_in_transaction, self._connection, change))
