@@ -1096,6 +1096,9 @@ export class Duet extends Emitter {
       return Promise.reject(new DuetError("disconnected", "No connection.", { retryable: true }));
     }
     const id = frame.id ?? uuidv7();
+    const request = { ...frame, id };
+    const fault = unsendable(request, this.limits);
+    if (fault !== null) return Promise.reject(fault);
     return new Promise((resolve, reject) => {
       const waiting = { resolve, reject, onPart };
       waiting.restart = () => {
@@ -1107,7 +1110,7 @@ export class Duet extends Emitter {
       };
       waiting.restart();
       this.#pending.set(id, waiting);
-      this.#write({ ...frame, id });
+      this.#write(request);
     });
   }
 
@@ -1362,6 +1365,15 @@ class Pace {
     this.tokens = 0;
     this.at = this.now() + ms;
   }
+}
+
+/** Why the gateway would end the connection over a frame, at each try anew; null if it would not. */
+function unsendable(frame, { max_frame_bytes }) {
+  if (/\p{Surrogate}/u.test(Object.values(frame).join())) {
+    return new DuetError("invalid_frame", "A character in it is incomplete.");
+  }
+  const bytes = new TextEncoder().encode(JSON.stringify(frame)).length;
+  return bytes > max_frame_bytes ? new DuetError("invalid_frame", "It is too long.") : null;
 }
 
 function failure(frame) {

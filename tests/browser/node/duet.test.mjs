@@ -247,6 +247,29 @@ describe("refusals", () => {
     await Promise.all([ann.stop(), bob.stop()]);
   });
 
+  test("text that would end the connection fails alone, from an earlier run too", async () => {
+    const store = memoryStore();
+    const [ann, bob] = [await person({ ...direct(), store }), await person(direct())];
+    const states = [];
+    ann.on("state", ({ state }) => states.push(state));
+    for (const text of ["half of \ud83d", "x".repeat(70_000)]) {
+      await assert.rejects(ann.send(bob.user.id, text), { code: "invalid_frame" });
+      await assert.rejects(ann.search(text), { code: "invalid_frame" });
+    }
+    await ann.send(bob.user.id, "\\ud83d and 🙂");
+    assert.deepEqual(states, []);
+    await ann.stop();
+    for (const { failed, ...entry } of await store.entries()) await store.put(entry);
+    const again = await device(new Account({ url: services.profileUrl, store }), direct());
+    await again.send(bob.user.id, "done");
+    assert.deepEqual(await heard(bob, 2), ["\\ud83d and 🙂", "done"]);
+    assert.deepEqual(
+      again.outbox().map((entry) => entry.failed.code),
+      ["invalid_frame", "invalid_frame"],
+    );
+    await Promise.all([again.stop(), bob.stop()]);
+  });
+
   test("long outbox keeps below the announced pace", async () => {
     const slow = await Services.start({ DUET_MESSAGES_PER_S: "200", DUET_MESSAGE_BURST: "10" });
     const people = [];
