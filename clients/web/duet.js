@@ -520,6 +520,7 @@ export class Duet extends Emitter {
   #closed = null;
   #wake = null;
   #attempt = 0;
+  #refusals = 0;
   #renewal = null;
   #lastHeardAt = 0;
   #watch = null;
@@ -574,6 +575,7 @@ export class Duet extends Emitter {
     if (this.state !== "idle" && this.state !== "ended") return;
     const run = ++this.#run;
     this.state = "connecting";
+    this.#refusals = 0;
     if (!this.#account.session) await this.#account.load();
     this.user = this.#account.session?.user ?? null;
     if (this.#options.rememberCursor) this.cursor ??= (await this.#store.get("cursor")) ?? null;
@@ -806,7 +808,7 @@ export class Duet extends Emitter {
     if (error?.code === "signed_out" || error?.code === "session_ended") return { end: "signed_out" };
     switch (code) {
       case 3000:
-        return this.#attempt > 3 ? { end: "refused" } : { ...again(0), rejected: true };
+        return ++this.#refusals > 3 ? { end: "refused" } : { ...again(0), rejected: true };
       case 1008:
         if (error?.code === "flood") return again(FLOOD_PAUSE_MS);
         return { end: error?.code === "evicted" ? "evicted" : "fault" };
@@ -985,6 +987,7 @@ export class Duet extends Emitter {
   }
 
   #connected(frame) {
+    this.#refusals = 0;
     this.user = frame.user;
     this.limits = frame.limits;
     this.#pace ??= new Pace(frame.limits, this.#now);

@@ -372,6 +372,28 @@ describe("tokens", () => {
     await ann.stop();
   });
 
+  test("access token refused after a long outage is renewed, too", async () => {
+    const account = new Account({ url: services.profileUrl });
+    await account.signUp({ username: `person-${process.pid}-${names++}`, password: PASSWORD });
+    const ann = await device(account, direct());
+    let failures = 0;
+    const tried = new Promise((resolve) =>
+      ann.on("state", ({ state }) => state === "waiting" && ++failures === 6 && resolve()),
+    );
+    await services.killGateway();
+    await tried;
+    await account.store.set("session", { ...account.session, access_token: "refused" });
+    await account.load();
+    const ended = new Promise((_, reject) =>
+      ann.on("state", ({ state, reason }) => state === "ended" && reject(new Error(reason))),
+    );
+    const live = ann.once("live");
+    await services.startGateway();
+    await Promise.race([live, ended]);
+    ended.catch(() => {});
+    await ann.stop();
+  });
+
   test("token that ends is renewed within the connection", async () => {
     const ann = await person();
     const states = [];
