@@ -578,6 +578,7 @@ export class Duet extends Emitter {
     this.#refusals = 0;
     if (!this.#account.session) await this.#account.load();
     this.user = this.#account.session?.user ?? null;
+    await this.#claim();
     if (this.#options.rememberCursor) this.cursor ??= (await this.#store.get("cursor")) ?? null;
     this.#release ??= this.#tabs.hold(`outbox:${this.#owner}`);
     await this.#adopt();
@@ -1258,11 +1259,22 @@ export class Duet extends Emitter {
     this.#settlers.delete(id);
   }
 
-  /** Take over what tabs (or runs) that are gone have left in the store. */
+  /** What was queued before anybody was here is theirs; what somebody else queued here is not. */
+  async #claim() {
+    if (this.user === null) return;
+    for (const lane of this.#lanes.values()) {
+      lane.entries = lane.entries.filter(({ user }) => !user || user === this.user.id);
+      for (const entry of lane.entries.filter(({ user }) => !user)) {
+        entry.user = this.user.id;
+        await this.#store.put(entry);
+      }
+    }
+  }
+
+  /** Take over what tabs (or runs) that are gone have left in the store, and what was left here. */
   async #adopt() {
     for (const entry of await this.#store.entries()) {
-      if (entry.owner === this.#owner) continue;
-      if (this.#tabs.canLock) this.#watchTab(entry.owner);
+      if (entry.owner !== this.#owner && this.#tabs.canLock) this.#watchTab(entry.owner);
       else await this.#take(entry);
     }
   }

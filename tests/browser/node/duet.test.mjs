@@ -59,6 +59,11 @@ async function heard(duet, count) {
 }
 
 const direct = () => ({ url: services.gatewayUrl });
+/** Drop what is sent until told otherwise. Resolves when the first text was dropped. */
+const textDropped = () =>
+  new Promise((resolve) => {
+    proxy.fromClient = (frame) => (frame.type === "send" ? (resolve(), "drop") : "pass");
+  });
 const numbered = (count) => Array.from({ length: count }, (_, i) => `message ${i + 1}`);
 
 async function texts(duet, peer) {
@@ -326,6 +331,59 @@ describe("offline", () => {
     assert.deepEqual(await texts(again, bob), ["stored, not acknowledged", "never sent"]);
     await Promise.all([again.stop(), bob.stop()]);
     await rm(folder, { recursive: true });
+  });
+
+  test("text written before the start is sent by the next process, if not by this one", async () => {
+    const store = memoryStore();
+    const bob = await person(direct());
+    const account = new Account({ url: services.profileUrl, store });
+    await account.signUp({ username: `person-${process.pid}-${names++}`, password: PASSWORD });
+    const dropped = textDropped();
+    const early = new Duet({ url: proxy.url, account });
+    early.send(bob.user.id, "hello");
+    await early.start();
+    await dropped;
+    await early.stop();
+    proxy.fromClient = () => "pass";
+    const again = await device(new Account({ url: services.profileUrl, store }), direct());
+    assert.deepEqual(await heard(bob, 1), ["hello"]);
+    await Promise.all([again.stop(), bob.stop()]);
+  });
+
+  test("outbox waits for its person to log in again, and is nobody else's", async () => {
+    const bob = await person(direct());
+    const account = new Account({ url: services.profileUrl });
+    const username = `person-${process.pid}-${names++}`;
+    await account.signUp({ username, password: PASSWORD });
+    let dropped = textDropped();
+    const duet = await device(account);
+    const start = async () => {
+      const live = duet.once("live");
+      duet.reconnect();
+      await live;
+    };
+    duet.send(bob.user.id, "of the first");
+    await dropped;
+    const ended = new Promise((resolve) =>
+      duet.on("state", ({ state, reason }) => state === "ended" && resolve(reason)),
+    );
+    await account.call("DELETE", "/v1/sessions"); // as from another device
+    assert.equal(await ended, "signed_out");
+    await account.logIn({ username, password: PASSWORD });
+    proxy.fromClient = () => "pass";
+    await start();
+    assert.deepEqual(await heard(bob, 1), ["of the first"]);
+
+    dropped = textDropped();
+    duet.send(bob.user.id, "of the first, not sent");
+    await dropped;
+    await duet.stop();
+    await account.signUp({ username: `person-${process.pid}-${names++}`, password: PASSWORD });
+    proxy.fromClient = () => "pass";
+    await start();
+    await duet.send(bob.user.id, "of the second");
+    assert.deepEqual(await heard(bob, 2), ["of the first", "of the second"]);
+    await Promise.all([duet.stop(), bob.stop()]);
   });
 
   test("cursor in the store: the next process hears what it missed", async () => {
