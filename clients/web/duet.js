@@ -409,11 +409,12 @@ export class Account extends Emitter {
     }
     if (!this.#isGood(stored, rejected)) {
       const refreshed = await this.#exchange(stored.refresh_token);
-      await this.#keep({ ...stored, ...this.#timed(refreshed) });
-    } else {
-      this.session = stored;
+      const renewed = { ...stored, ...this.#timed(refreshed) };
+      await this.#keep(renewed);
+      return renewed.access_token;
     }
-    return this.session.access_token;
+    this.session = stored;
+    return stored.access_token;
   }
 
   async #exchange(refresh_token) {
@@ -439,9 +440,11 @@ export class Account extends Emitter {
     return user;
   }
 
+  /** Store a session, then use it: the next run could not go on from one that only was used. */
   async #keep(session) {
-    this.session = session;
+    const before = this.session;
     await this.#store.set("session", session);
+    if (this.session !== null || before === null) this.session = session; // else: logged out since
     this.#tabs.tell({ type: "session" });
   }
 

@@ -417,6 +417,31 @@ describe("tokens", () => {
     assert.equal(renewals.length, 1);
   });
 
+  test("renewed token is stored before anybody uses it", async () => {
+    const store = memoryStore();
+    const account = new Account({ url: services.profileUrl, store });
+    await account.signUp({ username: `person-${process.pid}-${names++}`, password: PASSWORD });
+    const old = account.session.access_token;
+    let goOn;
+    const storing = new Promise((resolve) => {
+      const set = store.set;
+      store.set = async (key, value) => {
+        await new Promise((go) => resolve((goOn = go)));
+        return set(key, value);
+      };
+    });
+    const first = account.accessToken(old);
+    await storing;
+    assert.equal(account.session.access_token, old);
+    const second = account.accessToken(old).then(async (token) => {
+      assert.equal((await store.get("session")).access_token, token);
+      return token;
+    });
+    goOn();
+    assert.equal(await second, await first);
+    assert.notEqual(await first, old);
+  });
+
   test("refused access token is renewed and the connection made", async () => {
     const account = new Account({ url: services.profileUrl });
     await account.signUp({ username: `person-${process.pid}-${names++}`, password: PASSWORD });
