@@ -899,7 +899,7 @@ export class Duet extends Emitter {
     if (reason === "signed_out") {
       this.#lanes.clear();
       this.cursor = null;
-      if (this.#account.session) this.#account.forget();
+      if (this.#account.session) this.#account.forget().catch(() => {}); // the tokens are dead anyway
     }
     this.#closed?.({ code: 1000 });
     try {
@@ -1059,7 +1059,8 @@ export class Duet extends Emitter {
   #moveCursor(cursor) {
     this.cursor = cursor;
     if (this.#options.rememberCursor && this.#cursorTimer === null) {
-      this.#cursorTimer = setTimeout(() => this.#saveCursor(), CURSOR_DELAY_MS);
+      const save = () => this.#saveCursor().catch(() => {}); // the next event tries again
+      this.#cursorTimer = setTimeout(save, CURSOR_DELAY_MS);
       this.#cursorTimer.unref?.();
     }
   }

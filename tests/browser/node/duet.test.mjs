@@ -399,6 +399,27 @@ describe("offline", () => {
     assert.deepEqual(await heard(again, 1), ["two"]);
     await Promise.all([ann.stop(), again.stop()]);
   });
+
+  test("store that cannot take the cursor stops nothing, and is tried again", async () => {
+    const store = memoryStore();
+    const ann = await person(direct());
+    const bob = await person({ ...direct(), store, rememberCursor: true });
+    const set = store.set;
+    const refused = new Promise((resolve) => {
+      store.set = async () => {
+        resolve();
+        throw new Error("No space left on device");
+      };
+    });
+    await refused;
+    const stored = new Promise((resolve) => {
+      store.set = async (...entry) => resolve(await set(...entry));
+    });
+    await ann.send(bob.user.id, "hello");
+    await stored;
+    assert.equal(await store.get("cursor"), bob.cursor);
+    await Promise.all([ann.stop(), bob.stop()]);
+  });
 });
 
 describe("tokens", () => {
