@@ -4,7 +4,9 @@ import re
 
 from playwright.async_api import expect
 
+from tests.browser.backstage import say, sign_up
 from tests.browser.conftest import NewPerson
+from tests.browser.stack import Stack
 
 
 async def test_message_is_sent_then_delivered_then_read(new_person: NewPerson) -> None:
@@ -232,3 +234,21 @@ async def test_days_are_separated_and_emoji_stand_alone(new_person: NewPerson) -
     await ann.sees("🎉", "delivered")
     await expect(ann.page.locator(".separator.is-day")).to_have_text("Today")
     await expect(ann.message("🎉").locator(".text")).to_have_class(re.compile("is-emoji"))
+
+
+async def test_end_stays_in_sight_while_the_text_that_is_written_grows(
+    new_person: NewPerson, stack: Stack
+) -> None:
+    ann = await new_person()
+    await ann.sign_up("ann")
+    bob = await sign_up(stack, "bob")
+    await say(stack, bob, await ann.own_id(), [f"line {number}" for number in range(40)])
+    await ann.open("bob")
+    await expect(ann.message("line 39")).to_be_in_viewport()
+    for lines in range(2, 8):
+        await ann.composer.fill("\n".join(["line"] * lines))
+        await expect(ann.message("line 39")).to_be_in_viewport(ratio=1)
+    await say(stack, bob, await ann.own_id(), ["and another"])
+    await expect(ann.message("and another")).to_be_in_viewport(ratio=1)
+    await ann.composer.fill("")
+    await expect(ann.message("and another")).to_be_in_viewport(ratio=1)

@@ -15,6 +15,7 @@ export class ThreadView {
   #from = 0;
   #to = 0;
   #isStuck = true;
+  #height = 0;
   #unreadFrom = null;
   #target = null;
   #shownKeys = new Set();
@@ -39,7 +40,7 @@ export class ThreadView {
       h("span", { class: "visually-hidden" }, "Go to the latest message"),
     );
     this.element.addEventListener("scroll", () => this.#scrolled(), { passive: true });
-    new ResizeObserver(() => this.#isStuck && this.#toBottom()).observe(this.element);
+    new ResizeObserver(() => this.#resized()).observe(this.element);
     model.addEventListener("thread", ({ detail }) => detail === this.#conversation && this.update());
     model.addEventListener("own", this.update);
     document.addEventListener("visibilitychange", () => this.#markRead());
@@ -145,9 +146,16 @@ export class ThreadView {
 
   /* ---- The window ---- */
 
+  #resized() {
+    this.#height = this.element.clientHeight;
+    if (this.#isStuck) this.#toBottom();
+    else this.#scrolled();
+  }
+
   #scrolled() {
     if (!this.#conversation || this.#settling) return;
     const { scrollTop, scrollHeight, clientHeight } = this.element;
+    if (clientHeight !== this.#height) return; // the composer grew: `#resized` is next
     const below = scrollHeight - scrollTop - clientHeight;
     const { thread } = this.#conversation;
     this.#isStuck = below < STUCK_PX && thread.atEnd && this.#to === thread.hi;
