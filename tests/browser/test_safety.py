@@ -60,6 +60,28 @@ async def test_nasty_texts_are_shown_as_they_were_written(
     assert mallory["user"]["username"] == "mallory"
 
 
+async def test_link_shows_where_it_leads(new_person: NewPerson) -> None:
+    ann, bob = await new_person(), await new_person()
+    await bob.sign_up("bob")
+    await ann.sign_up("ann")
+    await ann.find("bob")
+    await ann.write(
+        "https://example.invalid/\u202egnp.exe and \u202ehttps://example.invalid/x\u202c"
+    )
+    links = ann.page.locator(".row a")
+    await expect(links).to_have_text(["https://example.invalid/", "https://example.invalid/x"])
+    for link in await links.all():  # letters stand from left to right, whatever is around them
+        starts = await link.evaluate(
+            """({firstChild: text}) => [...text.data].map((_, i) => {
+                 const range = new Range();
+                 range.setStart(text, i);
+                 range.setEnd(text, i + 1);
+                 return range.getBoundingClientRect().left;
+               })"""
+        )
+        assert starts == sorted(starts)
+
+
 async def test_page_cannot_be_made_to_parse_html(new_person: NewPerson) -> None:
     ann = await new_person()
     await ann.page.goto(ann.url)

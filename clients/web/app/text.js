@@ -2,7 +2,8 @@
 
 import { h } from "./dom.js";
 
-const LINK = /\bhttps?:\/\/[^\s<>"'«»]+/giu;
+/** Without controls of direction: with one, a link would look like another. */
+const LINK = /\bhttps?:\/\/[^\s<>"'«»\p{Bidi_Control}]+/giu;
 const EMOJI_ONLY = /^(?:\p{Extended_Pictographic}(?:\uFE0F|\u200D\p{Extended_Pictographic}|\p{Emoji_Modifier})*\s?){1,3}$/u;
 
 /** The nodes of a message's text. */
@@ -13,7 +14,7 @@ export function linked(text) {
     const url = withoutTail(match[0]);
     if (!URL.canParse(url)) continue;
     nodes.push(text.slice(end, match.index));
-    nodes.push(h("a", { href: url, target: "_blank", rel: "noopener noreferrer nofollow" }, url));
+    nodes.push(h("a", { href: url, dir: "ltr", target: "_blank", rel: "noopener noreferrer nofollow" }, url));
     end = match.index + url.length;
   }
   nodes.push(text.slice(end));
