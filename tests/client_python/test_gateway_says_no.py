@@ -140,3 +140,27 @@ async def test_message_id_of_the_application_makes_repeating_safe(
             await (await a.send(bob.username, "other", message_id="order-17")).acknowledged()
         with pytest.raises(duet_client.InvalidRequest):
             await a.send(bob.username, "hi", message_id="no\nid")
+
+
+async def test_refused_message_that_is_repeated_goes_again_though_the_process_dies(
+    duet: Duet, ann: Tokens, bob: Tokens, tmp_path: Path
+) -> None:
+    async def send(client: duet_client.Client) -> None:
+        await client.send(bob.user_id, "hi", message_id="order-18")
+
+    async with duet.connect(bob, tmp_path / "b") as b:
+        await b.block(ann.user_id)
+        async with duet.connect(ann, tmp_path / "a") as a:
+            await send(a)
+            async with asyncio.timeout(10):
+                async for event in a.events():
+                    if isinstance(event, duet_client.SendFailed):
+                        break
+        await b.unblock(ann.user_id)
+        nowhere = {"gateway_url": "ws://127.0.0.1:1/v1/ws", "connect_timeout_s": 0}
+        async with duet.connect(ann, tmp_path / "a", **nowhere) as a:
+            await send(a)
+            assert (await expect(a, duet_client.SendFailed)).id == "order-18"
+        async with duet.connect(ann, tmp_path / "a") as a:
+            assert (await expect(a, duet_client.MessageSent)).id == "order-18"
+        assert (await expect(b, duet_client.NewMessage)).text == "hi"

@@ -243,8 +243,9 @@ class Outbox:
             self._emit(_failed(row, error))
 
     def _told(self, entry_id: str) -> None:
-        """Somebody has seen the refusal: it need not be kept."""
-        self._start(self._state.handled(None, [entry_id]))
+        """Somebody has seen the refusal: it need not be kept, unless the message goes again."""
+        if entry_id not in self._rows:
+            self._start(self._state.withdrawn(entry_id))
 
     async def _store(self) -> None:
         while self._acknowledged:

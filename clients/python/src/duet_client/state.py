@@ -107,10 +107,10 @@ class State:
         return await self._transact(lambda db: _load(db, user_id))
 
     async def enqueue(self, queued: Queued) -> None:
-        """Keep a message until it is settled."""
+        """Keep a message until it is settled; one of this id that was refused goes again."""
         await self._transact(
             lambda db: db.execute(
-                "INSERT OR IGNORE INTO outbox (id, kind, recipient, user_id, fields)"
+                "INSERT OR REPLACE INTO outbox (id, kind, recipient, user_id, fields)"
                 " VALUES (?, ?, ?, ?, ?)",
                 (
                     queued.id,
@@ -151,9 +151,13 @@ class State:
         def note(db: sqlite3.Connection) -> None:
             if cursor is not None:
                 _set(db, "cursor", cursor)
-            db.executemany("DELETE FROM outbox WHERE id = ?", rows)
+            db.executemany("DELETE FROM outbox WHERE id = ? AND error_code IS NOT NULL", rows)
 
         await self._transact(note)
+
+    async def withdrawn(self, entry_id: str) -> None:
+        """Forget a message that was refused, and the refusal with it."""
+        await self._transact(lambda db: db.execute("DELETE FROM outbox WHERE id = ?", (entry_id,)))
 
     async def named(self, name: str, user_id: str) -> None:
         """Remember whose name this is: names are never given to anybody else."""
