@@ -372,13 +372,18 @@ export class Account extends Emitter {
 
   /**
    * Forget the session on this device, without telling the service. The outbox waits for the same
-   * person to log in again, unless it is to be forgotten too.
+   * person to log in again, unless it is to be forgotten too. A session that another tab has opened
+   * meanwhile stays.
    */
   async forget({ outboxToo = false } = {}) {
+    const { session } = this;
     this.session = null;
-    await this.#store.delete("session");
-    await this.#store.delete("cursor");
-    if (outboxToo) await this.#clearOutbox();
+    const stored = await this.#store.get("session");
+    if (session === null || stored?.session_id === session.session_id) {
+      await this.#store.delete("session");
+      await this.#store.delete("cursor");
+      if (outboxToo) await this.#clearOutbox();
+    }
     this.#tabs.tell({ type: "session" });
     this.emit("session", null);
   }
@@ -529,6 +534,7 @@ export class Duet extends Emitter {
   #watch = null;
   #pending = new Map();
   #token = null;
+  #sessionId = null;
 
   #lanes = new Map();
   #settlers = new Map();
@@ -769,6 +775,7 @@ export class Duet extends Emitter {
     if (run !== this.#run) return {};
     this.#rejectedToken = null;
     this.user = this.#account.session.user;
+    this.#sessionId = this.#account.session.session_id;
     const socket = new this.#WebSocket(this.url, [SUBPROTOCOL]);
     this.#socket = socket;
     const outcome = { code: 1006, error: null, drainingMs: null, openedAt: null };
@@ -899,7 +906,9 @@ export class Duet extends Emitter {
     if (reason === "signed_out") {
       this.#lanes.clear();
       this.cursor = null;
-      if (this.#account.session) this.#account.forget().catch(() => {}); // the tokens are dead anyway
+      if (this.#account.session?.session_id === this.#sessionId) {
+        this.#account.forget().catch(() => {}); // the tokens are dead anyway
+      }
     }
     this.#closed?.({ code: 1000 });
     try {

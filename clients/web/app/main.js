@@ -59,7 +59,7 @@ function comesIn(account) {
 
 /** Show the conversations until the session ends. Resolves with why it did. */
 async function converse(account, config) {
-  const { user } = account.session;
+  const { user, session_id } = account.session;
   const duet = new Duet({ url: config.gateway_url, account });
   const ended = new Promise((resolve) => {
     duet.on("state", ({ state, reason }) => {
@@ -74,7 +74,7 @@ async function converse(account, config) {
   await duet.start();
   chat.start();
   const reason = await ended;
-  if (account.session) await account.forget();
+  if (account.session?.session_id === session_id) await account.forget();
   await duet.stop();
   return reason;
 }

@@ -513,6 +513,37 @@ describe("tokens", () => {
     await ann.stop();
   });
 
+  test("client whose session another tab has replaced ends and leaves the new one alone", async () => {
+    const store = memoryStore(); // tells nobody, as when a tab was asleep
+    const duet = await person({ ...direct(), store });
+    const ended = new Promise((resolve) =>
+      duet.on("state", ({ state, reason }) => state === "ended" && resolve(reason)),
+    );
+    await services.killGateway();
+    const other = new Account({ url: services.profileUrl, store });
+    await other.load();
+    await other.logOut();
+    await other.logIn({ username: duet.user.username, password: PASSWORD });
+    await services.startGateway();
+    duet.reconnect();
+    assert.equal(await ended, "signed_out");
+    assert.deepEqual(await store.get("session"), other.session);
+    await other.me();
+  });
+
+  test("session that is forgotten is one's own", async () => {
+    const store = memoryStore();
+    const username = `person-${process.pid}-${names++}`;
+    const [asleep, other] = [1, 2].map(() => new Account({ url: services.profileUrl, store }));
+    await asleep.signUp({ username, password: PASSWORD });
+    await other.logIn({ username, password: PASSWORD });
+    await asleep.forget({ outboxToo: true });
+    assert.equal(asleep.session, null);
+    assert.deepEqual(await store.get("session"), other.session);
+    await other.forget();
+    assert.equal(await store.get("session"), undefined);
+  });
+
   test("log out everywhere ends the other device's client", async () => {
     const ann = await person();
     const tablet = await anotherDevice(ann);
