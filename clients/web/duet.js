@@ -414,6 +414,7 @@ export class Account extends Emitter {
     }
     if (!this.#isGood(stored, rejected)) {
       const refreshed = await this.#exchange(stored.refresh_token);
+      if (this.session === null) throw new DuetError("signed_out", "This device is logged out.");
       const renewed = { ...stored, ...this.#timed(refreshed) };
       await this.#keep(renewed);
       return renewed.access_token;

@@ -463,6 +463,27 @@ describe("tokens", () => {
     assert.notEqual(await first, old);
   });
 
+  test("log-out stands though a renewal was under way", async () => {
+    const store = memoryStore();
+    let answer;
+    let held = null;
+    const slow = async (url, init) => {
+      const response = await fetch(url, init);
+      if (held !== null) await new Promise((go) => held((answer = go)));
+      return response;
+    };
+    const account = new Account({ url: services.profileUrl, store, fetch: slow });
+    await account.signUp({ username: `person-${process.pid}-${names++}`, password: PASSWORD });
+    const renewing = new Promise((resolve) => (held = resolve));
+    const renewal = account.accessToken(account.session.access_token);
+    await renewing;
+    await account.forget();
+    answer();
+    await assert.rejects(renewal, { code: "signed_out" });
+    assert.equal(account.session, null);
+    assert.equal(await store.get("session"), undefined);
+  });
+
   test("refused access token is renewed and the connection made", async () => {
     const account = new Account({ url: services.profileUrl });
     await account.signUp({ username: `person-${process.pid}-${names++}`, password: PASSWORD });
