@@ -108,6 +108,24 @@ async def test_search_finds_a_message_and_goes_there(new_person: NewPerson) -> N
     await expect(ann.message("the harvest was good")).to_be_focused()
 
 
+async def test_search_finds_what_was_said_in_a_conversation_far_down_the_list(
+    new_person: NewPerson, stack: Stack
+) -> None:
+    ann = await new_person()
+    await ann.sign_up("ann")
+    me = await ann.own_id()
+    for number in range(52):
+        await say(stack, await sign_up(stack, f"person-{number}"), me, [f"harvest {number}"])
+    await ann.page.reload()
+    await expect(ann.entry("person-51")).to_be_visible()
+    assert await ann.entry("person-0").count() == 0
+    await ann.page.get_by_role("searchbox").fill("harvest 0")
+    hit = ann.page.locator(".hit").filter(has_text="harvest 0")
+    await expect(hit.locator(".name")).to_have_text("person-0")
+    await hit.click()
+    await expect(ann.message("harvest 0")).to_be_focused()
+
+
 async def test_blocked_person_is_told_that_nothing_was_sent(new_person: NewPerson) -> None:
     ann, bob = await new_person(), await new_person()
     await ann.sign_up("ann")

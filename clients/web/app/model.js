@@ -145,6 +145,12 @@ export class Model extends EventTarget {
     if (this.#next !== null) await this.#loadList(this.#next);
   }
 
+  /** Load the list as far down as these people are in it. */
+  async loadListTo(peerIds) {
+    const isKnown = (id) => Boolean(this.conversations.get(id)?.id);
+    while (this.hasMore && !peerIds.every(isKnown)) await this.loadMoreConversations();
+  }
+
   /** Load the end of a conversation, unless it is there. */
   async loadEnd(conversation, { anew = false } = {}) {
     const { thread } = conversation;

@@ -125,7 +125,9 @@ export class Search {
     if (this.#duet.state !== "open") return null;
     try {
       const peer = this.#within?.peerId;
-      return (await this.#duet.search(query, { peer, limit: MESSAGES_SHOWN })).items;
+      const { items } = await this.#duet.search(query, { peer, limit: MESSAGES_SHOWN });
+      await this.#model.loadListTo(items.map((item) => item.peer)); // a hit has no name by itself
+      return items;
     } catch {
       return null;
     }
