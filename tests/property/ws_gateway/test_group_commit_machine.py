@@ -47,7 +47,11 @@ class GroupCommitMachine(RuleBasedStateMachine):
             open_sqlite_stores(self._directory / "messages.db", busy_timeout_s=0.005)
         )
         self._group: GroupCommit[Draft, Outcome] = GroupCommit(
-            self._commit, self._committed, source=lambda draft: draft.sender, max_batch=4
+            self._commit,
+            self._committed,
+            could_not_tell=self._could_not_tell,
+            source=lambda draft: draft.sender,
+            max_batch=4,
         )
         self._running = asyncio.create_task(self._group.run())
 
@@ -56,6 +60,9 @@ class GroupCommitMachine(RuleBasedStateMachine):
 
     def _committed(self, batch: Batch[Draft, Outcome]) -> None:
         self._answers.extend(zip(batch.items, batch.outcomes, strict=True))
+
+    def _could_not_tell(self) -> None:
+        raise AssertionError("`_committed` never raises")
 
     async def _stop(self) -> None:
         self._group.drain()
