@@ -520,6 +520,7 @@ export class Duet extends Emitter {
   #WebSocket;
   #options;
   #now;
+  #elapsed;
   #random;
   #owner = uuidv7();
   #release = null;
@@ -572,6 +573,7 @@ export class Duet extends Emitter {
       ...options,
     };
     this.#now = now;
+    this.#elapsed = options.now ?? (() => performance.now());
     this.#random = random;
     this.#tabs = new Tabs(this.#store);
     this.#tabs.listen((message) => this.#heardFromTab(message));
@@ -1004,7 +1006,7 @@ export class Duet extends Emitter {
     this.#refusals = 0;
     this.user = frame.user;
     this.limits = frame.limits;
-    this.#pace ??= new Pace(frame.limits, this.#now);
+    this.#pace ??= new Pace(frame.limits, this.#elapsed);
     const isFresh = this.cursor === null;
     if (isFresh) this.#moveCursor(frame.cursor);
     this.#setState("open");
@@ -1369,7 +1371,11 @@ export class Duet extends Emitter {
   }
 }
 
-/** Keeps below the server's rate, so that a long outbox drains without being told off. */
+/**
+ * Keeps below the server's rate, so that a long outbox drains without being told off.
+ *
+ * `now` must not go back: nothing would be sent until it is where it was.
+ */
 class Pace {
   constructor({ messages_per_s, message_burst }, now) {
     this.perMs = (0.9 * messages_per_s) / 1000;

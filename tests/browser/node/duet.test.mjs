@@ -275,8 +275,11 @@ describe("refusals", () => {
     await Promise.all([again.stop(), bob.stop()]);
   });
 
-  test("long outbox keeps below the announced pace", async () => {
+  test("long outbox keeps below the announced pace, clock set back or not", async (t) => {
     const slow = await Services.start({ DUET_MESSAGES_PER_S: "200", DUET_MESSAGE_BURST: "10" });
+    const now = Date.now;
+    let setBackMs = 0;
+    t.mock.method(Date, "now", () => now() - setBackMs);
     const people = [];
     for (const username of ["ann", "bob"]) {
       const account = new Account({ url: slow.profileUrl });
@@ -288,6 +291,9 @@ describe("refusals", () => {
     ann.on("state", ({ state }) => states.push(state));
     await Promise.all(numbered(60).map((text) => ann.send(bob.user.id, text)));
     assert.deepEqual(await heard(bob, 60), numbered(60));
+    setBackMs = 3_600_000;
+    await Promise.all(numbered(20).map((text) => ann.send(bob.user.id, text)));
+    assert.deepEqual(await heard(bob, 80), [...numbered(60), ...numbered(20)]);
     assert.deepEqual(states, []);
     await Promise.all([ann.stop(), bob.stop()]);
     await slow.stop();
