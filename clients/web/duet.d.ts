@@ -259,6 +259,7 @@ export class Duet extends Emitter<DuetEvents> {
   reconnect(): void;
   probe(): Promise<void>;
 
+  /** Stays pending offline; rejects with `signed_out` once a log-out has emptied the outbox. */
   send(to: UserId, text: string, options?: { id?: string }): Promise<Ack>;
   edit(message: Place, text: string, options?: { id?: string }): Promise<Ack>;
   delete(message: Place, options?: { id?: string }): Promise<Ack>;

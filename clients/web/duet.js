@@ -629,7 +629,9 @@ export class Duet extends Emitter {
 
   /**
    * Queue a text for `to` (a user id). Resolves with the ack when it is stored on the server; rejects
-   * with a DuetError when it never will be. Offline it waits, over restarts too.
+   * with a DuetError when it never will be. Offline it waits, over restarts too; and when a session
+   * was ended from elsewhere, for the same person to log in again. A log-out here, or somebody
+   * else's log-in, rejects it (`signed_out`).
    */
   send(to, text, { id = uuidv7() } = {}) {
     return this.#queue({ id, kind: "send", to, text });
@@ -898,6 +900,8 @@ export class Duet extends Emitter {
   }
 
   #end(reason, error) {
+    // Also when it has ended already: a log-out empties the outbox last.
+    if (reason === "signed_out") this.#untilStopped(this.#rejectForgotten());
     if (this.state === "ended" || this.state === "idle") return;
     this.#run += 1;
     const socket = this.#socket;
@@ -1161,7 +1165,7 @@ export class Duet extends Emitter {
       attempts: 0,
     };
     const settled = new Promise((resolve, reject) => {
-      this.#settlers.set(entry.id, { resolve, reject });
+      this.#settlers.set(entry.id, { entry, resolve, reject });
     });
     settled.catch(() => {}); // `failed` tells whoever does not wait
     const lane = this.#laneOf(entry);
@@ -1284,6 +1288,18 @@ export class Duet extends Emitter {
         entry.user = this.user.id;
         await this.#store.put(entry);
       }
+    }
+    for (const [id, { entry }] of this.#settlers) {
+      if (entry.user !== this.user.id) this.#settle(id, "reject", forgotten());
+    }
+  }
+
+  /** Nobody will send what a log-out has taken out of the store. */
+  async #rejectForgotten() {
+    await Promise.all(this.#keeping);
+    const kept = new Set((await this.#store.entries()).map(({ id }) => id));
+    for (const id of this.#settlers.keys()) {
+      if (!kept.has(id) && !this.#find(id).entry) this.#settle(id, "reject", forgotten());
     }
   }
 
@@ -1409,6 +1425,10 @@ function unsendable(frame, { max_frame_bytes }) {
   }
   const bytes = new TextEncoder().encode(JSON.stringify(frame)).length;
   return bytes > max_frame_bytes ? new DuetError("invalid_frame", "It is too long.") : null;
+}
+
+function forgotten() {
+  return new DuetError("signed_out", "This device was logged out before it was acknowledged.");
 }
 
 function failure(frame) {

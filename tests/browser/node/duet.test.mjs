@@ -368,7 +368,7 @@ describe("offline", () => {
       duet.reconnect();
       await live;
     };
-    duet.send(bob.user.id, "of the first");
+    const first = duet.send(bob.user.id, "of the first");
     await dropped;
     const ended = new Promise((resolve) =>
       duet.on("state", ({ state, reason }) => state === "ended" && resolve(reason)),
@@ -378,17 +378,35 @@ describe("offline", () => {
     await account.logIn({ username, password: PASSWORD });
     proxy.fromClient = () => "pass";
     await start();
+    assert.equal((await first).seq, 1);
     assert.deepEqual(await heard(bob, 1), ["of the first"]);
 
     dropped = textDropped();
-    duet.send(bob.user.id, "of the first, not sent");
+    const notSent = duet.send(bob.user.id, "of the first, not sent");
     await dropped;
     await duet.stop();
     await account.signUp({ username: `person-${process.pid}-${names++}`, password: PASSWORD });
     proxy.fromClient = () => "pass";
     await start();
+    await assert.rejects(notSent, { code: "signed_out" });
     await duet.send(bob.user.id, "of the second");
     assert.deepEqual(await heard(bob, 2), ["of the first", "of the second"]);
+    await Promise.all([duet.stop(), bob.stop()]);
+  });
+
+  test("log-out rejects what was on its way, since it empties the outbox", async () => {
+    const store = memoryStore();
+    const bob = await person(direct());
+    const account = new Account({ url: services.profileUrl, store });
+    await account.signUp({ username: `person-${process.pid}-${names++}`, password: PASSWORD });
+    const duet = await device(account);
+    const dropped = textDropped();
+    const sent = ["one", "two"].map((text) => duet.send(bob.user.id, text));
+    await dropped;
+    await account.logOut();
+    proxy.fromClient = () => "pass";
+    for (const each of sent) await assert.rejects(each, { code: "signed_out" });
+    assert.deepEqual(await store.entries(), []);
     await Promise.all([duet.stop(), bob.stop()]);
   });
 
