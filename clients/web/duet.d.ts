@@ -243,6 +243,7 @@ export interface DuetOptions {
 /** A connection that comes back, and an outbox that empties itself. */
 export class Duet extends Emitter<DuetEvents> {
   constructor(options: DuetOptions);
+  readonly url: string;
   readonly state: "idle" | "connecting" | "open" | "waiting" | "ended";
   readonly user: { id: UserId; username: string } | null;
   readonly limits: {

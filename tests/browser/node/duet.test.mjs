@@ -1,7 +1,7 @@
 /** clients/web/duet.js against both real services, with faults between them. */
 
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -83,6 +83,22 @@ describe("ids", () => {
     assert.deepEqual(ids, [...ids].sort());
     assert.equal(new Set(ids).size, ids.length);
     assert.ok(parseInt(ids[0].replaceAll("-", "").slice(0, 12), 16) >= before);
+  });
+});
+
+describe("types", () => {
+  test("name every public member", async () => {
+    const file = new URL("../../../clients/web/duet.d.ts", import.meta.url);
+    const types = await readFile(file, "utf8");
+    const account = new Account();
+    const duet = new Duet({ url: "", account, WebSocket: class {} });
+    for (const one of [account, duet]) {
+      const { name } = one.constructor;
+      const body = types.split(`export class ${name} `)[1].split("\n}")[0];
+      const members = [one, Object.getPrototypeOf(one)].flatMap(Object.getOwnPropertyNames);
+      const isNamed = (member) => new RegExp(`^  (readonly )?${member}[(:]`, "m").test(body);
+      assert.deepEqual(members.filter((member) => !isNamed(member)), []);
+    }
   });
 });
 
