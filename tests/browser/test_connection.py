@@ -51,6 +51,25 @@ async def test_killed_gateway_heals_and_what_was_written_meanwhile_is_sent_once(
     assert await ann.texts() == texts
 
 
+async def test_nobody_is_said_to_be_online_while_the_connection_is_away(
+    new_person: NewPerson, stack: Stack
+) -> None:
+    ann, bob = await new_person(), await new_person()
+    await ann.sign_up("ann")
+    await bob.sign_up("bob")
+    await ann.find("bob")
+    await ann.write("hello")
+    status = ann.page.locator(".thread-head .status")
+    await expect(status).to_have_text("online")
+    await expect(ann.page.locator(".presence")).to_have_count(2)
+    await stack.stop_gateway(signal.SIGKILL)
+    await expect(ann.banner).to_contain_text("Reconnecting")
+    await expect(status).to_have_text("@bob")
+    await expect(ann.page.locator(".presence")).to_have_count(0)
+    await stack.start_gateway()
+    await expect(status).to_have_text("online", timeout=30_000)
+
+
 async def test_what_was_written_offline_survives_the_tab(
     new_person: NewPerson, stack: Stack
 ) -> None:

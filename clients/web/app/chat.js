@@ -313,9 +313,11 @@ export class Chat {
     this.#showBanner([h("span", {}, text)], ["Use Duet here", () => this.#duet.reconnect()]);
   }
 
+  /** Say that the connection is away; null: that it is back. */
   #showBanner(content, action) {
     this.#banner.hidden = content === null;
     if (content === null) return this.#banner.replaceChildren();
+    this.model.forgetPresence();
     this.#banner.replaceChildren(icon("clock"), ...content, h("button", { type: "button", class: "link", onclick: action[1] }, action[0]));
   }
 }

@@ -193,6 +193,17 @@ export class Model extends EventTarget {
     this.#emit("thread", conversation);
   }
 
+  /** The connection is away: who is online, only the next one tells. */
+  forgetPresence() {
+    for (const conversation of this.conversations.values()) {
+      if (!conversation.online) continue;
+      conversation.online = false;
+      conversation.lastSeen = null; // it was before the person came
+      this.#emit("person", conversation);
+    }
+    this.#emit("list");
+  }
+
   /** The person has seen everything up to `seq`. */
   markRead(conversation, seq) {
     if (!conversation.id || seq <= conversation.read) return;
