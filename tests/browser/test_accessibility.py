@@ -152,6 +152,21 @@ async def test_phone_shows_one_thing_at_a_time(new_person: NewPerson, stack: Sta
     assert await _fits(ann)
 
 
+async def test_long_name_leaves_the_composer_one_line_high(
+    new_person: NewPerson, stack: Stack
+) -> None:
+    ann = await new_person(viewport={"width": 360, "height": 740})
+    await ann.sign_up("ann")
+    heights = []
+    for username, name in (("bob", "Bob"), ("bartholomew", "Bartholomew" * 5)):
+        await sign_up(stack, username, display_name=name)
+        await ann.page.goto(f"{ann.url}/#/{username}")
+        await expect(ann.composer).to_have_attribute("placeholder", f"Message {name}")
+        await ann.composer.fill("")
+        heights.append(await ann.composer.evaluate("(composer) => composer.offsetHeight"))
+    assert heights[0] == heights[1]
+
+
 async def _fits(somebody: Person) -> bool:
     """Whether nothing hangs over the edge."""
     fits: bool = await somebody.page.evaluate(
