@@ -19,7 +19,7 @@ import msgspec
 
 from shared.database import DatabaseUnavailable, RelocationRefused
 from shared.postgres import Connection, Postgres
-from shared.sqlite import lock
+from shared.sqlite import lock, uri
 
 __all__ = ["Moved", "RelocationRefused", "Table", "check_complete", "open_source", "relocate"]
 
@@ -63,7 +63,7 @@ def open_source(path: Path) -> Iterator[sqlite3.Connection]:
         raise RelocationRefused(f"{path} does not exist")
     descriptor = lock(path)
     try:
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as source:
+        with contextlib.closing(sqlite3.connect(uri(path, read_only=True), uri=True)) as source:
             yield source
     finally:
         os.close(descriptor)

@@ -22,6 +22,7 @@ import sqlite3
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TypeVar, cast
+from urllib.parse import quote
 
 import aiosqlite
 import yoyo
@@ -37,6 +38,7 @@ __all__ = [
     "is_damage",
     "lock",
     "remove",
+    "uri",
 ]
 
 T = TypeVar("T")
@@ -95,10 +97,12 @@ class Database:
         try:
             await _to_the_end(asyncio.to_thread(_migrate, path, migrations))
             for read_only in [False, False, *([True] * readers)]:
-                uri = f"file:{path}" + ("?mode=ro" if read_only else "")
                 connections.append(
                     await aiosqlite.connect(
-                        uri, uri=True, isolation_level=None, timeout=busy_timeout_s
+                        uri(path, read_only=read_only),
+                        uri=True,
+                        isolation_level=None,
+                        timeout=busy_timeout_s,
                     )
                 )
                 await _run(connections[-1], _configure, read_only, cache_mib)
@@ -219,7 +223,12 @@ def _configure(connection: sqlite3.Connection, read_only: bool, cache_mib: int) 
 
 def attach(connection: sqlite3.Connection, path: Path) -> None:
     """Let a connection, which takes URIs, read the tables of another database, too."""
-    connection.execute("ATTACH ? AS beside", (f"file:{path}?mode=ro",))
+    connection.execute("ATTACH ? AS beside", (uri(path, read_only=True),))
+
+
+def uri(path: Path, *, read_only: bool) -> str:
+    """Name a file for SQLite, whatever is in its path: `?`, `#` and `%` mean something in a URI."""
+    return f"file:{quote(bytes(path))}" + ("?mode=ro" if read_only else "")
 
 
 def is_damage(error: BaseException) -> bool:
@@ -275,7 +284,7 @@ def _migrate(path: Path, package: str) -> None:
     with importlib.resources.as_file(importlib.resources.files(package)) as folder:
         found = yoyo.read_migrations(str(folder))  # among them the package's own __init__.py
         migrations = found.filter(lambda migration: migration.path.endswith(".sql"))
-        backend = yoyo.get_backend(f"sqlite:///{path.resolve()}")
+        backend = yoyo.get_backend(f"sqlite:///{quote(bytes(path.resolve()))}")
         try:
             backend.connection.execute("PRAGMA secure_delete=ON")
             for migration in backend.to_apply(migrations):

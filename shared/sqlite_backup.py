@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from shared.sqlite import lock, remove
+from shared.sqlite import lock, remove, uri
 
 __all__ = ["BackupUnusable", "back_up", "restore"]
 
@@ -71,7 +71,7 @@ def restore(
 def _copy(source: Path, target: Path) -> None:
     try:
         with (
-            contextlib.closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as original,
+            contextlib.closing(sqlite3.connect(uri(source, read_only=True), uri=True)) as original,
             contextlib.closing(sqlite3.connect(target)) as copy,
         ):
             original.backup(copy)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import os
 import sqlite3
 import subprocess
@@ -302,6 +303,31 @@ async def test_backup_is_a_whole_copy_of_a_live_database(
     with contextlib.closing(sqlite3.connect(tmp_path / "copy.db")) as copy:
         assert notes(copy) == ["a"]
         assert copy.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def add_user(user_id: str, connection: sqlite3.Connection) -> None:
+    connection.execute("INSERT INTO users (id) VALUES (?)", (user_id,))
+
+
+@pytest.mark.parametrize("name", ["C# & co", "a?b", "p%41q", "mode=memory?cache", "caf\u00e9"])
+async def test_path_is_a_file_whatever_its_characters_mean_in_a_uri(
+    tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / name
+    for text in ("a", "b"):
+        database = await Database.open(folder / "a.db", MIGRATIONS)
+        await database.write(functools.partial(add_user, text))
+        beside = await Database.open(folder / "b.db", MIGRATIONS, beside=folder / "a.db")
+        seen = await beside.read(
+            lambda c: c.execute("SELECT count(*) FROM beside.users").fetchone()
+        )
+        await beside.close()
+        await database.close()
+    assert seen == (2,)
+    await asyncio.to_thread(back_up, folder / "a.db", folder / "copy.db")
+    with contextlib.closing(sqlite3.connect(folder / "copy.db")) as copy:
+        assert copy.execute("SELECT id FROM users ORDER BY id").fetchall() == [("a",), ("b",)]
+    assert await asyncio.to_thread(os.listdir, tmp_path) == [name]
 
 
 async def test_closing_again_does_nothing(database: Database) -> None:
