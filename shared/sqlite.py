@@ -242,8 +242,8 @@ _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 def remove(path: Path) -> None:
-    """Delete a database that nobody has open, with its write-ahead log, if there is one."""
-    for suffix in ("", "-wal", "-shm"):
+    """Delete a database that nobody has open, with the logs that a killed process left."""
+    for suffix in ("", "-wal", "-shm", "-journal"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 

@@ -95,16 +95,17 @@ def _begin(copy: Path, begin_new_life: Callable[[sqlite3.Connection], None]) -> 
 
 
 def _replace(database: Path, copy: Path) -> Path | None:
-    """Put the copy in place in one step, and keep what was there, with its own write-ahead log."""
+    """Put the copy in place in one step, and keep what was there, with its own logs."""
     replaced = None
     if database.exists():
-        replaced = database.with_name(database.name + ".replaced")
+        replaced = _beside(database, ".replaced")
         remove(replaced)
         os.link(database, replaced)
-    write_ahead_log = _beside(database, "-wal")
-    if replaced is not None and write_ahead_log.exists():
-        write_ahead_log.rename(_beside(replaced, "-wal"))
-    write_ahead_log.unlink(missing_ok=True)  # another database's, it would corrupt this one
+    for suffix in ("-wal", "-journal"):  # of a killed process; each would corrupt another database
+        log = _beside(database, suffix)
+        if replaced is not None and log.exists():
+            log.rename(_beside(replaced, suffix))
+        log.unlink(missing_ok=True)
     _beside(database, "-shm").unlink(missing_ok=True)
     copy.replace(database)
     _sync(database.parent)

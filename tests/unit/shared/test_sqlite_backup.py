@@ -104,6 +104,29 @@ async def test_write_ahead_log_of_a_crash_goes_with_the_database_it_belongs_to(
     assert users_in(crashed) == []
 
 
+async def test_journal_of_a_killed_migration_goes_with_the_database_it_belongs_to(
+    tmp_path: Path,
+) -> None:
+    """Until a restored database was opened once, transactions are rolled back from a journal."""
+    async with opened(tmp_path / "a.db") as database:
+        back_up(tmp_path / "a.db", tmp_path / "backup")
+        for number in range(2000):
+            await add(database, f"{number:0>60}")
+        back_up(tmp_path / "a.db", tmp_path / "full")
+    killed = tmp_path / "killed.db"
+    with contextlib.closing(sqlite3.connect(tmp_path / "full")) as connection:
+        connection.execute("PRAGMA cache_size=5")  # pages reach the file before the commit
+        connection.execute("UPDATE users SET id = 'half' || id")
+        for suffix in ("", "-journal"):
+            killed.with_name(killed.name + suffix).write_bytes(
+                (tmp_path / f"full{suffix}").read_bytes()
+            )
+    replaced = restore(tmp_path / "backup", killed, rename_life)
+    assert replaced is not None
+    assert users_in(replaced) == [f"{number:0>60}" for number in range(2000)]
+    assert users_in(killed) == []
+
+
 async def test_nothing_is_restored_under_a_running_service(tmp_path: Path) -> None:
     async with opened(tmp_path / "a.db") as database:
         back_up(tmp_path / "a.db", tmp_path / "backup")
