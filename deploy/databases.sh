@@ -4,7 +4,9 @@
 set -eu
 
 make_database() {
-  psql --no-psqlrc --quiet --set ON_ERROR_STOP=1 --set name="$1" --set password="$2" postgres <<'SQL'
+  # The password is no argument of psql: everybody on the machine reads those.
+  password=$2 psql --no-psqlrc --quiet --set ON_ERROR_STOP=1 --set name="$1" postgres <<'SQL'
+\set password `printf %s "$password"`
 SELECT format('CREATE ROLE %I LOGIN', :'name')
  WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'name') \gexec
 ALTER ROLE :"name" PASSWORD :'password';

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-__all__ = ["NATS_SERVER_MISSING", "NatsServer", "nats_server", "nats_url"]
+__all__ = ["NATS_SERVER_MISSING", "NatsServer", "nats_executable", "nats_server", "nats_url"]
 
 NATS_SERVER_MISSING = "nats-server is not installed (Debian, Ubuntu: apt install nats-server)"
 _WITHIN_S = 20.0
@@ -35,7 +35,7 @@ class NatsServer:
     @staticmethod
     def is_installed() -> bool:
         """Whether there is one to start."""
-        return _executable() is not None
+        return nats_executable() is not None
 
     @property
     def pid(self) -> int:
@@ -58,7 +58,7 @@ class NatsServer:
         Raises:
             RuntimeError: it is not installed, has ended, or takes too long; the message says why.
         """
-        executable = _executable()
+        executable = nats_executable()
         if executable is None:
             raise RuntimeError(NATS_SERVER_MISSING)
         address = ["--addr", "127.0.0.1", "--port", str(self.port or -1), "--http_port", "-1"]
@@ -138,6 +138,6 @@ def nats_url() -> Iterator[str]:
         yield server.url
 
 
-def _executable() -> str | None:
+def nats_executable() -> str | None:
     """Not everybody's PATH has /usr/sbin, where Debian puts it."""
     return shutil.which("nats-server", path=f"{os.environ.get('PATH', '')}:/usr/sbin")

@@ -1,6 +1,7 @@
 """docs/operations.md lists the settings and metrics that there are, with defaults and bounds."""
 
 import re
+import subprocess
 import typing
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from profile_service.settings import Settings as ProfileSettings
 from shared.settings import ServiceSettings
 from tests.support.documents import DOCS, ROOT, sections, table
 from tests.support.gateway import running_gateway
+from tests.support.nats_server import NATS_SERVER_MISSING, nats_executable
 from ws_gateway.settings import Settings as GatewaySettings
 
 SECTIONS = sections((DOCS / "operations.md").read_text())
@@ -124,3 +126,26 @@ async def test_metrics_of_the_gateway_are_those_of_the_code(tmp_path: Path) -> N
     async with running_gateway(tmp_path) as gateway:
         shown = await gateway.get("/metrics")
     assert set(described("Metrics of the gateway")) == exposed(shown.content)
+
+
+@pytest.mark.parametrize("file", COMPOSE_FILES)
+def test_no_secret_is_an_argument_which_everybody_on_the_machine_can_read(file: str) -> None:
+    lines = (ROOT / file).read_text().splitlines()
+    arguments = [line for line in lines if re.match(r" +(command|entrypoint|test):", line)]
+    assert arguments or file == "docker-compose.yml"
+    assert not [line for line in arguments if re.search(r"PASSWORD|SECRET", line)]
+
+
+@pytest.mark.skipif(nats_executable() is None, reason=NATS_SERVER_MISSING)
+@pytest.mark.parametrize("password", ["12e3" * 16, "1" * 64, "5k"])
+def test_nats_takes_passwords_that_look_like_numbers_from_the_environment(
+    password: str,
+) -> None:
+    command = [str(nats_executable()), "--config", str(ROOT / "deploy" / "nats.conf"), "-t"]
+    line = next(
+        line
+        for line in (ROOT / "docker-compose.scale.yml").read_text().splitlines()
+        if line.strip().startswith("DUET_BUS_PASSWORD:")
+    )
+    value = line.partition(": '")[2].partition("'")[0].replace("${DUET_BUS_PASSWORD}", password)
+    subprocess.run(command, env={"DUET_BUS_PASSWORD": value}, check=True, timeout=20)
