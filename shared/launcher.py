@@ -1,8 +1,9 @@
 """Run both services in this terminal: `python -m shared.launcher`, which is what `make run` does.
 
 They write straight to the terminal. Each has a session of its own, so that Ctrl-C does not reach it
-twice: this process turns Ctrl-C, SIGTERM or a closed terminal into one SIGTERM for each and waits
-while they drain. Another Ctrl-C kills them. If a service stops by itself, the other is stopped too.
+twice: this process turns Ctrl-C, Ctrl-\\, SIGTERM or a closed terminal into one SIGTERM for each
+and waits while they drain. Another Ctrl-C or Ctrl-\\ kills them. If a service stops by itself, the
+other is stopped too.
 
 Exit status: 0 after a stop that was asked for; 1 when a service failed or had to be killed.
 """
@@ -16,6 +17,8 @@ from asyncio.subprocess import DEVNULL, Process
 SERVICES = ("profile_service", "ws_gateway")
 STOP_DEADLINE_S = 20.0
 """Longer than the gateway takes at most to drain its connections."""
+FROM_THE_KEYBOARD = (signal.SIGINT, signal.SIGQUIT)
+"""Ctrl-C and Ctrl-\\."""
 STOPPED_AS_ASKED = (0, 128 + signal.SIGTERM, -signal.SIGTERM)
 
 
@@ -24,11 +27,12 @@ async def main() -> int:
     stop, kill = asyncio.Event(), asyncio.Event()
 
     def receive(number: signal.Signals) -> None:
-        if stop.is_set() and number == signal.SIGINT:
+        if stop.is_set() and number in FROM_THE_KEYBOARD:
             kill.set()
         stop.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    # A signal that ended this process alone would leave the services running unseen.
+    for number in (*FROM_THE_KEYBOARD, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, receive, number)
     services = {name: await _start(name) for name in SERVICES}
     exits = [asyncio.create_task(service.wait()) for service in services.values()]

@@ -35,7 +35,7 @@ def environment(ports: tuple[int, int], tmp_path: Path) -> Mapping[str, str]:
     }
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP])
 async def test_signal_stops_both_services_and_is_a_clean_exit(
     environment: Mapping[str, str], number: signal.Signals
 ) -> None:
