@@ -323,12 +323,31 @@ def _epoch(connection: sqlite3.Connection) -> str:
 
 
 def _insert_deliveries(connection: sqlite3.Connection, deliveries: Sequence[_Delivery]) -> None:
+    """Write deliveries down, but for messages that went out before: the first time counts."""
+    (end,) = connection.execute(_DELIVERIES_END).fetchone() or (0,)
+    rows: list[int] = []
+    for one in deliveries:
+        position, upto = one.position, one.position + one.messages
+        if position < end:  # another device catches up, and was sent some of these after others
+            _insert_delivery_rows(connection, rows)
+            for taken, messages in connection.execute(_DELIVERED, (position, upto)).fetchall():
+                if position < taken:
+                    rows += (position, one.connections, one.at_ms, taken - position)
+                position = max(position, taken + messages)
+        if position < upto:
+            rows += (position, one.connections, one.at_ms, upto - position)
+        end = max(end, upto)
+    _insert_delivery_rows(connection, rows)
+
+
+def _insert_delivery_rows(connection: sqlite3.Connection, rows: list[int]) -> None:
     insert_rows(
         connection,
-        "INSERT OR IGNORE INTO deliveries (position, connections, at_ms, messages)",
+        "INSERT INTO deliveries (position, connections, at_ms, messages)",
         "(?, ?, ?, ?)",
-        [n for one in deliveries for n in (one.position, one.connections, one.at_ms, one.messages)],
+        rows,
     )
+    rows.clear()
 
 
 def _event(row: tuple[Any, ...]) -> Event:
@@ -337,6 +356,15 @@ def _event(row: tuple[Any, ...]) -> Event:
         return erased_event(conversation, actor, peer, position)
     return Event(EventKind(kind), position, message_of(row))
 
+
+_DELIVERIES_END = "SELECT position + messages FROM deliveries ORDER BY position DESC LIMIT 1"
+
+_DELIVERED = """
+SELECT position, messages FROM deliveries
+WHERE position < ?2 AND position >=
+    coalesce((SELECT max(position) FROM deliveries WHERE position <= ?1), 0)
+ORDER BY position
+"""
 
 _EVENTS = f"""
 SELECT {COLUMNS}, coalesce(revisions.kind, 0), inbox.position, about.id, actor.id, peer.id

@@ -244,6 +244,26 @@ async def test_deliveries_that_went_out_together_are_one_row(log: Log) -> None:
     assert delivered == [(2, 77)] * 3 + [(1, 77), (1, 78), (0, None)] + [(1, 78)] * 3
 
 
+async def test_message_that_went_out_before_takes_no_delivery_from_those_beside_it(
+    log: Log,
+) -> None:
+    """A telephone had some of the messages when they were sent, a laptop gets them all later."""
+    await log.append([Draft(USERS[0], USERS[1], str(number), "x") for number in range(9)])
+    log.store.note_deliveries([(2, 1), (5, 1), (6, 1)], 77)
+    await log.store.write_deliveries()
+    log.store.note_deliveries([(9, 1)], 78)
+    log.store.note_deliveries([(position, 1) for position in range(2, 10)], 79)
+    log.store.note_deliveries([(position, 1) for position in range(1, 10)], 80)
+
+    delivered_at = []
+    for seq in range(1, 10):
+        trace = await archive_of(log).trace(USERS[0], conversation_id(USERS[0], USERS[1]), seq)
+        assert trace is not None
+        delivered_at.append(trace.delivered_at_ms)
+
+    assert delivered_at == [80, 77, 79, 79, 77, 77, 79, 79, 78]
+
+
 async def deliveries(log: Log) -> list[tuple[int, int, int, int]]:
     """What is written down of them: position, connections, moment, messages."""
     return await log.database.read(
