@@ -77,7 +77,7 @@ class Presence:
         self._now = now
         self._online: dict[UserId, _Person] = {}
         self._leaving: dict[UserId, asyncio.TimerHandle] = {}
-        self._typed_at: dict[tuple[UserId, UserId], tuple[float, bool]] = {}
+        self._typed_at: dict[UserId, dict[UserId, tuple[float, bool]]] = {}
         """When the one last told the other that they type, and whether they still do."""
         self._jobs: list[asyncio.Queue[_Job]] = [asyncio.Queue() for _ in range(workers)]
         self.attendance_is_wrong = False
@@ -139,15 +139,16 @@ class Presence:
         person = self._online.get(user_id)
         if person is None or to not in person.peers:
             return
-        now, pair = self._now(), (user_id, to)
-        typed_at, was_active = self._typed_at.get(pair, (float("-inf"), False))
+        now, typed = self._now(), self._typed_at.get(user_id, {})
+        typed_at, was_active = typed.get(to, (float("-inf"), False))
         if active:
             if 0 <= now - typed_at < _MIN_TYPING_INTERVAL_S:
                 return
             typed_at = now
         elif not was_active:
             return
-        self._typed_at[pair] = (typed_at, active)
+        typed[to] = (typed_at, active)
+        self._typed_at[user_id] = typed
         self._bus.publish([TypingNotice(user_id, to, active)])
 
     def observe(self, notices: Sequence[Notice], viewer: UserId | None = None) -> None:
@@ -251,8 +252,7 @@ class Presence:
         if user_id in self._connections:
             return
         person = self._online.pop(user_id, None)
-        for pair in [pair for pair in self._typed_at if pair[0] == user_id]:
-            del self._typed_at[pair]
+        self._typed_at.pop(user_id, None)
         if is_nowhere:
             if person is not None:
                 self._tell(user_id, person.audience(), online=False, last_seen_ms=last_seen_ms)

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -297,6 +297,21 @@ async def test_who_is_gone_leaves_nothing_behind(hasty: Scene) -> None:
     await until(lambda: not hasty.presence._online)
     assert hasty.presence._typed_at == {}
     assert hasty.presence._leaving == {}
+
+
+async def test_whoever_goes_is_looked_for_among_nobody_else_who_typed(hasty: Scene) -> None:
+    """When twenty thousand went together, each cost a walk through all who had typed."""
+
+    class NeverWalked(dict[object, object]):
+        def __iter__(self) -> Iterator[object]:
+            pytest.fail("somebody walks through all who typed")
+
+    hasty.presence._typed_at = NeverWalked()  # type: ignore[assignment]
+    bob, ann = await hasty.come(BOB), await hasty.come(ANN)
+    hasty.presence.typing(ANN, BOB, active=True)
+    await hasty.go(ann)
+    await until(lambda: len(hasty.presence._online) == 1)
+    await hasty.go(bob)
 
 
 async def test_store_that_fails_costs_a_notice_and_not_the_presence(
