@@ -41,6 +41,8 @@ _ERASE_CHUNK = 1000
 class Conversations(Protocol):
     """What the transaction knows of conversations beside the tables."""
 
+    @property
+    def erased(self) -> dict[tuple[int, int], int]: ...
     def last_of(self, conversation: int) -> tuple[int, int]: ...
     def place(self, conversation: int) -> None: ...
 
@@ -172,19 +174,24 @@ class Revise:
         """Erase some messages of one conversation; the last time, note it in the log."""
         user = user_key(self._connection, erasure.user)
         found = self._connection.execute(_PEER, (user, erasure.conversation)).fetchone()
-        if found is None:
+        if user is None or found is None:
             return NotFound()
         conversation, low, high, peer = found
-        rows = self._connection.execute(_TEXTS, (conversation, user, _ERASE_CHUNK + 1)).fetchall()
+        erased = self._conversations.erased
+        after = erased.pop((user, conversation), 0)
+        rows = self._connection.execute(
+            _TEXTS, (conversation, after, user, _ERASE_CHUNK + 1)
+        ).fetchall()
         more = len(rows) > _ERASE_CHUNK
         del rows[_ERASE_CHUNK:]
-        self._connection.executemany(_REMOVE, rows)
+        self._connection.executemany(_REMOVE, [(position, text) for position, text, _ in rows])
         self._connection.executemany(
             "UPDATE messages SET text = '', deleted = 1, revision = revision + 1,"
             " changed_at_ms = ? WHERE position = ?",
-            [(self._at_ms, position) for position, _ in rows],
+            [(self._at_ms, position) for position, _, _ in rows],
         )
         if more:
+            erased[user, conversation] = rows[-1][2]
             return Unfinished()
         self._log(conversation, (low, high), None, EventKind.ERASED, user)
         event = erased_event(erasure.conversation, erasure.user, peer, self.position)
@@ -234,7 +241,8 @@ WHERE conversations.id = ?2 AND ?1 IN (low, high)
 """
 
 _TEXTS = """
-SELECT messages.position, messages.text
+SELECT messages.position, messages.text, places.seq
 FROM places CROSS JOIN messages USING (position)
-WHERE places.conversation = ? AND messages.sender = ? AND NOT messages.deleted LIMIT ?
+WHERE places.conversation = ? AND places.seq > ? AND messages.sender = ? AND NOT messages.deleted
+ORDER BY places.seq LIMIT ?
 """

@@ -222,15 +222,17 @@ class SqliteMessageStore:
     async def conversations_to_erase(self, user_id: UserId) -> list[ConversationId]:
         """Return some conversations with text of this user; see `MessageStore`.
 
-        This goes on where the last call began, or a person with very many conversations would have
-        those that are erased looked through again each time.
+        This goes on where the last call began, and within that conversation where its erasure has
+        come, or a person with very many conversations, or one very long, would have what is erased
+        looked through again each time.
         """
         await self.settle(user_id)
 
         async def read(first: int) -> list[tuple[int, ConversationId]]:
             def query(connection: sqlite3.Connection) -> list[tuple[int, ConversationId]]:
                 key = user_key(connection, user_id)
-                return connection.execute(_TO_ERASE, (key, first)).fetchall()
+                erased = 0 if key is None else self._cache.erased.get((key, first), 0)
+                return connection.execute(_TO_ERASE, (key, first, erased)).fetchall()
 
             return await available(self._database.read(query))
 
@@ -402,9 +404,9 @@ _TO_ERASE = """
 SELECT mine.conversation, conversations.id
 FROM members AS mine
 CROSS JOIN conversations ON conversations.key = mine.conversation
-WHERE mine.user = ? AND mine.conversation >= ? AND EXISTS (
+WHERE mine.user = ?1 AND mine.conversation >= ?2 AND EXISTS (
     SELECT 1 FROM places CROSS JOIN messages USING (position)
     WHERE places.conversation = mine.conversation AND messages.sender = mine.user
-      AND NOT messages.deleted
+      AND NOT messages.deleted AND places.seq > iif(mine.conversation = ?2, ?3, 0)
 ) ORDER BY mine.conversation LIMIT 100
 """

@@ -28,12 +28,26 @@ from tests.support.talk import (
     say,
     search_index_is_sound,
 )
-from ws_gateway.adapters import sqlite_append, sqlite_index, sqlite_search, sqlite_store
+from ws_gateway.adapters import (
+    sqlite_append,
+    sqlite_index,
+    sqlite_revise,
+    sqlite_search,
+    sqlite_store,
+)
 from ws_gateway.adapters.sqlite_archive import SqliteMessageArchive
 from ws_gateway.adapters.sqlite_search import SqliteSearch
 from ws_gateway.adapters.sqlite_store import SqliteMessageStore
 from ws_gateway.adapters.sqlite_stores import open_sqlite_stores
-from ws_gateway.conversations import Appended, Draft, Event, Message
+from ws_gateway.conversations import (
+    Appended,
+    Draft,
+    Erasure,
+    Event,
+    EventKind,
+    Message,
+    Unfinished,
+)
 from ws_gateway.ports import StoreUnavailable
 
 USERS = [UserId(f"u_{n}") for n in range(5)]
@@ -530,6 +544,57 @@ async def test_without_an_index_everything_but_search_goes_on(tmp_path: Path) ->
         await stores.tidy_up(lambda: False)
         page = await stores.archive.search(ANN, "alpha", None, upto=None, offset=0, limit=9)
         assert [hit.message.text for hit in page.hits] == ["alpha"]
+
+
+async def test_erasing_a_long_conversation_looks_at_each_message_a_few_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each piece began at the beginning: twice as long, four times the work."""
+    monkeypatch.setattr(sqlite_revise, "_ERASE_CHUNK", 10)
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    async def steps_for(messages: int) -> int:
+        async with opened(tmp_path / f"{messages}.db") as log:
+            await say(log.store, ANN, BOB, *["x"] * messages)
+            await say(log.store, BOB, ANN, "kept")
+            for _ in range(2):  # readers
+                await log.database.read(lambda c: c.set_progress_handler(count, 100))
+            await log.database.write(lambda c: c.set_progress_handler(count, 100))
+            before = steps
+            outcomes = await erase(log.store, ANN)
+            assert [type(outcome) for outcome in outcomes[-2:]] == [Unfinished, Appended]
+            taken = steps - before
+            *erased, kept, _ = await every_event(log.store, BOB)
+            assert all(event.message.deleted for event in erased)
+            assert kept.message.text == "kept"
+            return taken
+
+    assert await steps_for(2000) < 3 * await steps_for(1000)
+
+
+async def test_erasure_that_was_rolled_back_in_between_is_finished_once(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_revise, "_ERASE_CHUNK", 2)
+    drafts = [Draft(ANN, BOB, str(number), "x") for number in range(9)]
+    await log.append(drafts)
+    erasure = Erasure(ANN, conversation_id(ANN, BOB))
+    await log.store.append_batch([erasure], 1)
+    again = Draft(ANN, BOB, "0", "x")  # has the batch done twice
+    filling = [Draft(BOB, ANN, f"more {number}", "x" * 4000) for number in range(99)]
+    await log.limit_pages(0)
+    with pytest.raises(StoreUnavailable):
+        await log.store.append_batch([erasure, again, *filling], 1)
+    await log.limit_pages(None)
+    await erase(log.store, ANN)
+    events = await every_event(log.store, BOB)
+    assert not [e for e in events if e.message.sender == ANN and e.message.text]
+    assert [e.kind for e in events].count(EventKind.ERASED) == 1
 
 
 async def test_tidying_up_ends_although_messages_keep_coming(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from ws_gateway.adapters import (
     sqlite_archive,
     sqlite_index,
     sqlite_people,
+    sqlite_revise,
     sqlite_search,
     sqlite_store,
 )
@@ -41,7 +42,9 @@ async def plan(tmp_path: Path) -> AsyncIterator[sqlite3.Connection]:
         (sqlite_index._REMOVALS, (1, 2), False),
         (sqlite_store._EVENTS, (1, 2, 3, 4), False),
         (sqlite_store._RECEIPTS, {"me": 1, "position": 2}, False),
-        (sqlite_store._TO_ERASE, (1, 0), False),
+        (sqlite_store._DELIVERED, (1, 2), False),
+        (sqlite_store._TO_ERASE, (1, 0, 0), False),
+        (sqlite_revise._TEXTS, (1, 0, 2, 3), False),
         (sqlite_people._PEERS, ("u", 2), False),
     ],
     ids=[
@@ -53,7 +56,9 @@ async def plan(tmp_path: Path) -> AsyncIterator[sqlite3.Connection]:
         "removals",
         "events",
         "receipts",
+        "delivered",
         "to erase",
+        "texts to erase",
         "peers",
     ],
 )
