@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import secrets
+import signal
 import stat
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -40,7 +41,9 @@ class Shell:
         return Ran(process.returncode, out.decode(), err.decode())
 
     @contextlib.asynccontextmanager
-    async def started(self, *arguments: str, **environment: str) -> AsyncIterator[Process]:
+    async def started(
+        self, *arguments: str, stdin: int = PIPE, **environment: str
+    ) -> AsyncIterator[Process]:
         """Run `duet` while the context lasts."""
         inherited = {k: v for k, v in os.environ.items() if "proxy" not in k.lower()}
         process = await asyncio.create_subprocess_exec(
@@ -48,7 +51,7 @@ class Shell:
             "-m",
             "duet_client.cli",
             *arguments,
-            stdin=PIPE,
+            stdin=stdin,
             stdout=PIPE,
             stderr=PIPE,
             env={
@@ -210,3 +213,18 @@ async def test_reader_of_a_pipe_that_leaves_ends_the_command_quietly(
         process.stdout._transport.close()  # type: ignore[attr-defined]
         assert process.stderr is not None
         assert await process.stderr.read() == b""
+
+
+async def test_interrupt_ends_a_command_that_asks_for_a_password(ann: Shell) -> None:
+    keyboard, terminal = os.openpty()
+    try:
+        async with ann.started("login", ann.name, stdin=terminal) as process:
+            assert process.stderr is not None
+            await process.stderr.readuntil(b"Password:")
+            process.send_signal(signal.SIGINT)
+            async with asyncio.timeout(10):
+                assert b"Traceback" not in await process.stderr.read()
+                assert await process.wait() == 1
+    finally:
+        os.close(keyboard)
+        os.close(terminal)

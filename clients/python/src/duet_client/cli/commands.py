@@ -4,9 +4,10 @@ again (queued messages go out with the next `duet send`); 77 log in first; 130 i
 
 import asyncio
 import contextlib
+import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -266,7 +267,8 @@ def completion(shell: str) -> None:
 def _texts(text: str, lines: bool) -> list[str]:
     if text != "-":
         return [text]
-    given = sys.stdin.read()
+    with _interruptible():
+        given = sys.stdin.read()
     if not lines:
         return [given.removesuffix("\n")]
     return [line for line in given.splitlines() if line]
@@ -274,12 +276,23 @@ def _texts(text: str, lines: bool) -> list[str]:
 
 def _password(*, confirm: bool = False) -> str:
     """Ask for a password, or take the first line of standard input when that is no terminal."""
-    if sys.stdin.isatty():
-        answer: str = click.prompt(
-            "Password", hide_input=True, confirmation_prompt=confirm, err=True
-        )
-        return answer
-    return sys.stdin.readline().rstrip("\r\n")
+    with _interruptible():
+        if sys.stdin.isatty():
+            answer: str = click.prompt(
+                "Password", hide_input=True, confirmation_prompt=confirm, err=True
+            )
+            return answer
+        return sys.stdin.readline().rstrip("\r\n")
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end what waits for a person: asyncio's handler waits for the loop, which waits."""
+    of_asyncio = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, of_asyncio)
 
 
 def _best_store() -> Store:
