@@ -1,7 +1,7 @@
 """The OpenAPI document of the route table: made from the types that decode and encode.
 
 It is version 3.0, because that is what the bundled Swagger UI can show; msgspec writes the JSON
-Schema of 3.1, so `null` is rewritten.
+Schema of 3.1, so what 3.0 says in another way is rewritten.
 """
 
 import re
@@ -171,4 +171,8 @@ def _in_3_0(schema: Any) -> Any:
         del rewritten["anyOf"]
         rewritten |= rest[0] if len(rest) == 1 else {"anyOf": rest}
         rewritten["nullable"] = True
+    if rewritten.get("required") == []:
+        del rewritten["required"]
+    if isinstance(rewritten.get("examples"), list):
+        rewritten["example"] = rewritten.pop("examples")[0]
     return rewritten

@@ -48,6 +48,28 @@ def person(service: SpawnedService) -> dict[str, Any]:
     return created
 
 
+KEYWORDS_OF_3_1 = {"$defs", "const", "contentEncoding", "examples", "prefixItems"}
+
+
+def _schemas_in(schema: Any) -> Iterator[dict[str, Any]]:
+    """The schema and all within it."""
+    yield schema
+    inner = [*schema.get("properties", {}).values(), *schema.get("anyOf", ())]
+    for each in [*inner, schema.get("items"), schema.get("additionalProperties")]:
+        if isinstance(each, dict):
+            yield from _schemas_in(each)
+
+
+def test_schemas_are_of_the_version_that_the_document_names(service: SpawnedService) -> None:
+    described = httpx.get(f"{service.url}/openapi.json", trust_env=False).json()
+    assert described["openapi"] == "3.0.3"
+    for name, component in described["components"]["schemas"].items():
+        for schema in _schemas_in(component):
+            assert not schema.keys() & KEYWORDS_OF_3_1, name
+            assert isinstance(schema.get("type", ""), str), name
+            assert schema.get("required", ["any"]) != [], name
+
+
 @pytest.fixture(scope="module")
 def document(service: SpawnedService) -> BaseSchema:
     described = httpx.get(f"{service.url}/openapi.json", trust_env=False).json()
