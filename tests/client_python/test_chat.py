@@ -12,7 +12,7 @@ from textual.widgets import Static
 from duet_client import Client, NewMessage, Tokens
 from duet_client.cli.chat import Chat, MessageLine, MessageList
 from tests.client_python.proxy import Proxy
-from tests.client_python.services import Duet, expect
+from tests.client_python.services import Duet, expect, running_gateway_process
 from tests.support.waiting import until
 
 
@@ -112,6 +112,46 @@ async def test_message_written_without_a_connection_waits_in_sight_and_goes_out(
             await until(lambda: _shown(pilot) == ["later ✓"] or _shown(pilot) == ["later ✓✓"])
             assert _text(pilot, "#banner") == ""
         assert (await expect(b, NewMessage)).text == "later"
+
+
+async def test_nobody_is_online_while_there_is_no_connection(
+    duet: Duet, ann: Tokens, bob: Tokens, tmp_path: Path
+) -> None:
+    async with Proxy.before(duet.gateway.url) as proxy, duet.connect(bob, tmp_path / "b") as b:
+        await (await b.send(ann.username, "hi")).acknowledged()
+        async with (
+            duet.connect(ann, tmp_path / "a", gateway_url=proxy.url) as a,
+            _chatting(a, bob.username) as pilot,
+        ):
+            await until(lambda: _text(pilot, "#title") == f"{bob.username}  online")
+            target, proxy.target = proxy.target, "ws://127.0.0.1:1"
+            proxy.cut()
+            await until(lambda: _text(pilot, "#title") == bob.username)
+            proxy.target = target
+            await until(lambda: _text(pilot, "#title") == f"{bob.username}  online")
+
+
+async def test_other_database_of_the_gateway_shows_its_own_messages(
+    duet: Duet, ann: Tokens, bob: Tokens, tmp_path: Path, shared_data: Path
+) -> None:
+    with running_gateway_process(
+        tmp_path / "other",
+        duet.profile_url,
+        DUET_SERVICE_SECRET_FILE=str(shared_data / "service_secret"),
+    ) as other:
+        async with Duet(duet.profile_url, other).connect(bob, ":memory:") as b:
+            await (await b.send(ann.username, "of the other")).acknowledged()
+        async with Proxy.before(duet.gateway.url) as proxy, duet.connect(bob, ":memory:") as b:
+            await (await b.send(ann.username, "of the one")).acknowledged()
+            await (await b.send(ann.username, "of the one alone")).acknowledged()
+            async with (
+                duet.connect(ann, tmp_path / "a", gateway_url=proxy.url) as a,
+                _chatting(a, bob.username) as pilot,
+            ):
+                await until(lambda: _shown(pilot) == ["of the one", "of the one alone"])
+                proxy.target = other.url
+                proxy.cut()
+                await until(lambda: _shown(pilot) == ["of the other"])
 
 
 async def test_refused_message_stays_and_says_why(

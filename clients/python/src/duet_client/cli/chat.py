@@ -184,6 +184,7 @@ class Chat(App[None]):
             async for event in self._client.events():
                 match event:
                     case ConnectionLost(reason):
+                        self._presence = ""  # it could not be known
                         self._show_banner(
                             f"No connection ({reason}). Messages wait and go out later."
                         )
@@ -196,6 +197,7 @@ class Chat(App[None]):
                     case Presence(user, online) if user == self.conversation.peer_id:
                         self._presence = "online" if online else ""
                     case ResyncNeeded():
+                        self.conversation.forget_messages()
                         self._load()
                     case MessageSent() | SendFailed():
                         self.conversation.settled(event)

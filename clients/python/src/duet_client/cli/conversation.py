@@ -72,6 +72,12 @@ class Conversation:
         for message in messages:
             self._put(message, None)
 
+    def forget_messages(self) -> None:
+        """The gateway has another database: the same places may hold other messages."""
+        self.id = None
+        self._messages.clear()
+        self._peer_received = self._peer_read = self._read = 0
+
     def queued(self, entry_id: str, text: str) -> None:
         """An own message waits for its acknowledgement."""
         if all(known.key != entry_id for known in self._messages.values()):
