@@ -215,6 +215,14 @@ async def test_reader_of_a_pipe_that_leaves_ends_the_command_quietly(
         assert await process.stderr.read() == b""
 
 
+async def test_text_that_the_terminal_cannot_show_stops_nothing(ann: Shell, bob: Shell) -> None:
+    await ann.run("send", bob.name, "a \N{PARTY POPPER}, then more")
+    shown = await bob.run("history", ann.name, PYTHONIOENCODING="latin-1")
+    assert (shown.status, shown.out[20:]) == (0, f"{ann.name}: a ?, then more\n"), shown.err
+    as_json = await bob.run("history", ann.name, "--json", PYTHONIOENCODING="latin-1")
+    assert json.loads(as_json.out)["text"] == "a \N{PARTY POPPER}, then more"
+
+
 async def test_interrupt_ends_a_command_that_asks_for_a_password(ann: Shell) -> None:
     keyboard, terminal = os.openpty()
     try:

@@ -36,8 +36,8 @@ def say_message(sender: str, message: Message | NewMessage) -> None:
 
 
 def say_json(value: object) -> None:
-    """Print one value as a line of JSON."""
-    click.echo(msgspec.json.encode(value).decode())
+    """Print one value as a line of JSON: in UTF-8, whatever the terminal has."""
+    click.echo(msgspec.json.encode(value))
 
 
 def say_note(text: str) -> None:
