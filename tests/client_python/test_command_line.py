@@ -223,6 +223,13 @@ async def test_text_that_the_terminal_cannot_show_stops_nothing(ann: Shell, bob:
     assert json.loads(as_json.out)["text"] == "a \N{PARTY POPPER}, then more"
 
 
+async def test_lines_end_where_lines_end(ann: Shell, bob: Shell) -> None:
+    text = "one\x0cand\x85the\N{LINE SEPARATOR}same"
+    await ann.run("send", bob.name, "-", "--lines", stdin=f"{text}\r\n\nnext\n")
+    history = await bob.run("history", ann.name, "--json")
+    assert [json.loads(line)["text"] for line in history.out.split("\n") if line] == [text, "next"]
+
+
 async def test_interrupt_ends_a_command_that_asks_for_a_password(ann: Shell) -> None:
     keyboard, terminal = os.openpty()
     try:

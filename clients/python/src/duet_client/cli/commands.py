@@ -271,7 +271,8 @@ def _texts(text: str, lines: bool) -> list[str]:
         given = sys.stdin.read()
     if not lines:
         return [given.removesuffix("\n")]
-    return [line for line in given.splitlines() if line]
+    lines_given = (line.removesuffix("\r") for line in given.split("\n"))
+    return [line for line in lines_given if line]  # `splitlines` would break at U+2028, too
 
 
 def _password(*, confirm: bool = False) -> str:
