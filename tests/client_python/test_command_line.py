@@ -230,6 +230,14 @@ async def test_lines_end_where_lines_end(ann: Shell, bob: Shell) -> None:
     assert [json.loads(line)["text"] for line in history.out.split("\n") if line] == [text, "next"]
 
 
+async def test_chat_with_what_is_no_name_leaves_no_file(ann: Shell) -> None:
+    files = sorted(ann.home.rglob("*"))
+    for name in ("../../../out", "x" * 300):
+        refused = await ann.run("chat", name)
+        assert (refused.status, refused.err.count("\n")) == (1, 1), refused.err
+    assert sorted(ann.home.rglob("*")) == files
+
+
 async def test_interrupt_ends_a_command_that_asks_for_a_password(ann: Shell) -> None:
     keyboard, terminal = os.openpty()
     try:

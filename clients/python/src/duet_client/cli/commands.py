@@ -249,8 +249,9 @@ async def chat(home: Home, who: str) -> None:
     """Talk with WHO, full screen."""
     from duet_client.cli.chat import Chat  # noqa: PLC0415 - Textual takes a while to load
 
-    async with client_of(home, f"chat-{who.lower()}", wait=False) as me:
-        peer = (await me.account.user(who)).username
+    async with account_of(home) as (account, _):
+        peer = (await account.user(who)).username  # before it names a file
+    async with client_of(home, f"chat-{peer.lower()}", wait=False) as me:
         await Chat(me, peer).run_async()
 
 
