@@ -238,6 +238,14 @@ async def test_chat_with_what_is_no_name_leaves_no_file(ann: Shell) -> None:
     assert sorted(ann.home.rglob("*")) == files
 
 
+async def test_folder_that_cannot_be_used_is_told_in_a_line(ann: Shell, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    shell = Shell(ann.duet, tmp_path / "file", ann.name)
+    for refused in (await shell.enter("login"), await shell.run("devices")):
+        assert (refused.status, refused.err.count("\n")) == (1, 1), refused.err
+        assert "duet: " in refused.err
+
+
 async def test_interrupt_ends_a_command_that_asks_for_a_password(ann: Shell) -> None:
     keyboard, terminal = os.openpty()
     try:

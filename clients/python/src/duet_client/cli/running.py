@@ -50,6 +50,8 @@ def command_line(
         except BrokenPipeError:  # `duet tail | head`: nobody reads any more
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(EXIT_FAILED)
+        except OSError as error:  # the folder of the account, most likely
+            _leave(f"{error}", EXIT_FAILED)
         except KeyboardInterrupt:
             sys.exit(EXIT_INTERRUPTED)
 
