@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from textual.events import Paste
 from textual.pilot import Pilot
 from textual.widgets import Static
 
@@ -152,6 +153,15 @@ async def test_other_database_of_the_gateway_shows_its_own_messages(
                 proxy.target = other.url
                 proxy.cut()
                 await until(lambda: _shown(pilot) == ["of the other"])
+
+
+async def test_pasted_lines_are_all_sent(
+    duet: Duet, ann: Tokens, bob: Tokens, tmp_path: Path
+) -> None:
+    async with duet.connect(ann, tmp_path / "a") as a, _chatting(a, bob.username) as pilot:
+        pilot.app.post_message(Paste("one\r\ntwo\nthree"))
+        await pilot.press("enter")
+        await until(lambda: _shown(pilot) == ["one two three ✓"])
 
 
 async def test_refused_message_stays_and_says_why(

@@ -8,6 +8,7 @@ from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
+from textual.events import Paste
 from textual.timer import Timer
 from textual.widgets import Input, Static
 
@@ -56,6 +57,14 @@ class MessageList(VerticalScroll):
             self.app.load_older()
 
 
+class TextInput(Input):
+    """Where one writes: one line."""
+
+    def _on_paste(self, event: Paste) -> None:
+        """Make one line of all lines; Textual's own, which goes on from here, takes the first."""
+        event.text = " ".join(event.text.splitlines())
+
+
 class Chat(App[None]):
     """A conversation with one person. `client` is connected by the caller, and closed by it."""
 
@@ -94,7 +103,7 @@ class Chat(App[None]):
         yield self._banner
         yield self._messages
         yield self._typing
-        yield Input(placeholder=f"Write to {printable(self._peer)}", id="text", max_length=4000)
+        yield TextInput(placeholder=f"Write to {printable(self._peer)}", id="text", max_length=4000)
 
     def on_mount(self) -> None:
         """Begin."""
