@@ -216,9 +216,12 @@ async def _body(request: Request, operation: Operation) -> Any:
         return msgspec.json.decode(raw, type=operation.body)
     except msgspec.ValidationError as error:
         raise ProblemError("validation_failed", faults=[_fault(error)]) from None
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        detail = str(error) if isinstance(error, msgspec.DecodeError) else "Nested too deeply."
-        raise ProblemError("malformed_json", detail) from None
+    except msgspec.DecodeError as error:
+        raise ProblemError("malformed_json", str(error)) from None
+    except UnicodeDecodeError:
+        raise ProblemError("malformed_json", "It is not UTF-8.") from None
+    except RecursionError:
+        raise ProblemError("malformed_json", "Nested too deeply.") from None
 
 
 async def _read(request: Request, max_bytes: int) -> bytes:

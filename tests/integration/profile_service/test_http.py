@@ -85,6 +85,13 @@ async def test_what_is_not_json_is_malformed(service: RunningService, body: byte
     )
 
 
+async def test_body_in_another_encoding_is_told_so(service: RunningService) -> None:
+    answer = await service.client.post(
+        SIGN_UP, content='{"bio": "é"}'.encode("latin-1"), headers=JSON
+    )
+    assert problem(answer, 400, "malformed_json")["detail"] == "It is not UTF-8."
+
+
 @pytest.mark.parametrize(
     ("body", "pointer"),
     [
