@@ -36,7 +36,7 @@ class Shell:
 
     async def run(self, *arguments: str, stdin: str = "", **environment: str) -> Ran:
         """Run `duet` to its end."""
-        async with self.started(*arguments, **environment) as process:
+        async with self.started(*arguments, stdin=PIPE, **environment) as process:
             out, err = await process.communicate(stdin.encode())
         return Ran(process.returncode, out.decode(), err.decode())
 
@@ -244,6 +244,24 @@ async def test_folder_that_cannot_be_used_is_told_in_a_line(ann: Shell, tmp_path
     for refused in (await shell.enter("login"), await shell.run("devices")):
         assert (refused.status, refused.err.count("\n")) == (1, 1), refused.err
         assert "duet: " in refused.err
+
+
+@pytest.mark.parametrize(
+    ("option", "url"),
+    [
+        ("--gateway-url", "http://127.0.0.1:8765/v1/ws"),
+        ("--gateway-url", "127.0.0.1:8765"),
+        ("--profile-url", "localhost:8000"),
+        ("--profile-url", "http://[::1"),
+        ("--profile-url", "http://localhost:port"),
+    ],
+)
+async def test_what_is_no_address_is_refused_at_the_login(
+    duet: Duet, tmp_path: Path, option: str, url: str
+) -> None:
+    ran = await Shell(duet, tmp_path, "ann").run("login", "ann", option, url, stdin=PASSWORD)
+    assert ran.status == 2
+    assert f"Invalid value for '{option}'" in ran.err
 
 
 async def test_interrupt_ends_a_command_that_asks_for_a_password(ann: Shell) -> None:

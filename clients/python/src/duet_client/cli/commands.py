@@ -7,6 +7,7 @@ import contextlib
 import signal
 import socket
 import sys
+import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
@@ -37,10 +38,33 @@ def duet(context: click.Context, home: Path | None) -> None:
     context.obj = Home(home)
 
 
+def _beginning(*schemes: str) -> Callable[[click.Context, click.Parameter, str], str]:
+    """Refuse at the login what each later command would fail at."""
+
+    def check(_context: click.Context, _parameter: click.Parameter, url: str) -> str:
+        with contextlib.suppress(ValueError):  # brackets or a port that are none
+            parts = urllib.parse.urlsplit(url)
+            if parts.scheme in schemes and parts.hostname and parts.port != 0:
+                return url
+        raise click.BadParameter(f"it is to be {schemes[0]}://… or {schemes[1]}://…")
+
+    return check
+
+
 def _of_servers(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
-        click.option("--profile-url", default=DEFAULT_PROFILE_URL, show_default=True),
-        click.option("--gateway-url", default=DEFAULT_GATEWAY_URL, show_default=True),
+        click.option(
+            "--profile-url",
+            default=DEFAULT_PROFILE_URL,
+            show_default=True,
+            callback=_beginning("http", "https"),
+        ),
+        click.option(
+            "--gateway-url",
+            default=DEFAULT_GATEWAY_URL,
+            show_default=True,
+            callback=_beginning("ws", "wss"),
+        ),
         click.option("--device-name", default=socket.gethostname, help="For the list of devices."),
         click.option(
             "--store",
