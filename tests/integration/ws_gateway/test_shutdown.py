@@ -67,7 +67,7 @@ async def test_reader_that_is_stuck_delays_the_end_no_longer_than_the_deadline(
             await a.expect("draining")
             assert (await a.closed())[0] == 1012
             await stopping
-            assert time.monotonic() - started < 2
+            assert time.monotonic() - started < 10  # the close alone would wait for 30 s
 
 
 @pytest.mark.parametrize("said", [b"", b"GET /v1/ws HTTP/1.1\r\nHost: x\r\n"])
@@ -75,7 +75,9 @@ async def test_handshake_that_is_never_finished_does_not_delay_the_end(
     tmp_path: Path, said: bytes
 ) -> None:
     async with contextlib.AsyncExitStack() as stack:
-        gateway = await stack.enter_async_context(running_gateway(tmp_path))
+        gateway = await stack.enter_async_context(
+            running_gateway(tmp_path, gateway_shutdown_timeout_s=40, handshake_timeout_s=40)
+        )
         address = urllib.parse.urlsplit(gateway.url)
         reader, writer = await asyncio.open_connection(address.hostname, address.port)
         with contextlib.closing(writer):
@@ -83,7 +85,7 @@ async def test_handshake_that_is_never_finished_does_not_delay_the_end(
             assert (await gateway.get("/healthz")).text == "ok\n"  # the one before it is accepted
             started = time.monotonic()
             await stack.aclose()
-            assert time.monotonic() - started < 2
+            assert time.monotonic() - started < 10
             with contextlib.suppress(ConnectionError):
                 assert await reader.read() == b""
 
@@ -132,12 +134,12 @@ async def test_many_commits_that_would_be_stuck_in_turn_are_given_up(
         async with gateway.talking(ann) as a:
             await a.say(bob.user_id, "so bob is known", "0")
             with database_locked(gateway.database):
-                for number in range(1, 21):
+                for number in range(1, 41):
                     await a.send(type="send", id=f"{number}", to=bob.user_id, text="hi")
                 await a.nothing_more(ann.user_id)
                 started = time.monotonic()
                 await stack.aclose()
-                assert time.monotonic() - started < 3
+                assert time.monotonic() - started < 10  # in turn, they would take 40 s
     assert [row[2] for row in stored_messages(tmp_path / "messages.db")] == ["0"]
     caplog.clear()
 
