@@ -1,6 +1,7 @@
 """Both services as a browser meets them, and Chromium."""
 
 import contextlib
+import json
 import shutil
 import signal
 import socket
@@ -8,13 +9,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, BrowserContext, async_playwright
 
 from tests.faults.proxy import Proxy
 from tests.support.engines import ON_SCALE
 from tests.support.processes import ServiceProcess, gateway_process, profile_process
 
-__all__ = ["Stack", "chromium", "chromium_path", "running_stack"]
+__all__ = ["Stack", "chromium", "chromium_path", "chromium_that_stores_nothing", "running_stack"]
 
 _FLAGS = [
     "--no-sandbox",  # tests run as root in containers
@@ -126,6 +127,23 @@ async def chromium() -> AsyncIterator[Browser]:
             yield browser
         finally:
             await browser.close()
+
+
+@contextlib.asynccontextmanager
+async def chromium_that_stores_nothing(folder: Path) -> AsyncIterator[BrowserContext]:
+    """Run Chromium as somebody has it who lets no site store anything."""
+    preferences = folder / "Default" / "Preferences"
+    preferences.parent.mkdir(parents=True)
+    blocked = {"profile": {"default_content_setting_values": {"cookies": 2}}}
+    preferences.write_text(json.dumps(blocked))
+    async with async_playwright() as playwright:
+        context = await playwright.chromium.launch_persistent_context(
+            folder, executable_path=chromium_path(), args=_FLAGS
+        )
+        try:
+            yield context
+        finally:
+            await context.close()
 
 
 def _free_ports() -> tuple[int, int]:

@@ -1,12 +1,14 @@
 """Two people at the page, talking through both real services."""
 
 import re
+from pathlib import Path
 
 from playwright.async_api import expect
 
 from tests.browser.backstage import say, sign_up
 from tests.browser.conftest import NewPerson
-from tests.browser.stack import Stack
+from tests.browser.person import Person
+from tests.browser.stack import Stack, chromium_that_stores_nothing
 
 
 async def test_message_is_sent_then_delivered_then_read(new_person: NewPerson) -> None:
@@ -270,3 +272,19 @@ async def test_end_stays_in_sight_while_the_text_that_is_written_grows(
     await expect(ann.message("and another")).to_be_in_viewport(ratio=1)
     await ann.composer.fill("")
     await expect(ann.message("and another")).to_be_in_viewport(ratio=1)
+
+
+async def test_browser_that_stores_nothing_lets_people_in_and_out(
+    stack: Stack, tmp_path: Path
+) -> None:
+    async with chromium_that_stores_nothing(tmp_path / "chromium") as context:
+        ann = Person(await context.new_page(), stack.url)
+        await ann.sign_up("ann")
+        await sign_up(stack, "bob")
+        await ann.find("bob")
+        await ann.write("kept by the server")
+        await ann.sees("kept by the server", "sent")
+        panel = await ann.settings("Devices")
+        await panel.get_by_role("button", name="Log out here").click()
+        await expect(ann.page.get_by_label("Username")).to_be_visible()
+        assert ann.errors == []

@@ -37,13 +37,30 @@ async function main() {
   const account = new Account({ url: location.origin, store });
   await account.load();
   if (!account.session) {
-    const reason = sessionStorage.getItem(REASON);
-    sessionStorage.removeItem(REASON);
-    await Promise.race([letIn(root, account, { reason }), comesIn(account)]);
+    await Promise.race([letIn(root, account, { reason: takeReason() }), comesIn(account)]);
   }
-  sessionStorage.setItem(REASON, await converse(account, config));
+  keepReason(await converse(account, config));
   location.hash = "";
   location.reload(); // nothing of the one who was here stays behind
+}
+
+/** Why the page ended the last time, for the way in to say. */
+function takeReason() {
+  try {
+    const reason = sessionStorage.getItem(REASON);
+    sessionStorage.removeItem(REASON);
+    return reason;
+  } catch {
+    return null; // storage is switched off
+  }
+}
+
+function keepReason(reason) {
+  try {
+    sessionStorage.setItem(REASON, reason);
+  } catch {
+    // switched off: the way in says nothing
+  }
 }
 
 /** Another tab has logged in. */
