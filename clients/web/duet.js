@@ -970,7 +970,7 @@ export class Duet extends Emitter {
         this.#moveCursor(frame.cursor);
         return this.#caughtUp(false);
       case "resync":
-        this.#forgetTold();
+        this.#forgetPast();
         this.#moveCursor(frame.cursor);
         this.emit("resync", frame);
         return this.#caughtUp(true);
@@ -1066,10 +1066,11 @@ export class Duet extends Emitter {
     return true;
   }
 
-  #forgetTold() {
+  #forgetPast() {
     this.#toldUpTo.clear();
     this.#ownTold.clear();
     this.#revisions.clear();
+    this.#marks.clear();
   }
 
   #moveCursor(cursor) {

@@ -16,6 +16,8 @@ from playwright.async_api import (
 
 from tests.browser.conftest import NewPerson
 from tests.browser.stack import Stack
+from tests.support.engines import ON_SCALE
+from ws_gateway.__main__ import main
 
 
 async def test_killed_gateway_heals_and_what_was_written_meanwhile_is_sent_once(
@@ -151,6 +153,37 @@ async def test_refused_access_token_is_renewed_without_a_word(new_person: NewPer
         await ann.find("bob")
     assert (await renewal.value).status == 200
     assert len(refused) == 1
+
+
+@pytest.mark.skipif(ON_SCALE, reason="PostgreSQL is no file of the gateway's")
+async def test_restored_database_is_shown_and_marked_as_it_is(
+    new_person: NewPerson, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DUET_DATA_DIR", str(stack.data_dir))
+    ann, bob = await new_person(), await new_person()
+    await ann.sign_up("ann")
+    await bob.sign_up("bob")
+    await ann.find("bob")
+    await ann.write("one")
+    await ann.sees("one", "delivered")
+    copy = str(stack.data_dir / "copy.db")
+    assert main(["backup", copy]) == 0
+    await bob.open("ann")
+    for text in ("two", "three"):
+        await ann.write(text)
+        await ann.sees(text, "read")
+    await bob.page.evaluate("location.hash = ''")
+    await stack.stop_gateway(signal.SIGTERM)
+    assert main(["restore", copy]) == 0
+    await stack.start_gateway()
+    await expect(ann.entry("bob").locator(".preview")).to_have_text("one", timeout=30_000)
+    await expect(bob.page).to_have_title("(1) Duet", timeout=30_000)
+    await ann.write("another two")
+    await ann.sees("another two", "delivered")
+    await expect(bob.page).to_have_title("(2) Duet")
+    await bob.open("ann")
+    await ann.sees("another two", "read")
+    assert await bob.texts() == await ann.texts() == ["one", "another two"]
 
 
 class TestShortLivedTokens:

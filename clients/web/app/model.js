@@ -18,14 +18,19 @@ export class Conversation {
     this.isGone = false;
     this.online = false;
     this.lastSeen = null;
+    this.typingTimer = null;
+    this.draft = "";
+    this.forgetPast();
+  }
+
+  /** Forget messages and marks: the server may have others now. */
+  forgetPast() {
     this.last = null;
     this.unread = 0;
     this.read = 0;
     this.peerReceived = 0;
     this.peerRead = 0;
-    this.typingTimer = null;
     this.thread = new Thread();
-    this.draft = "";
   }
 
   get name() {
@@ -277,7 +282,8 @@ export class Model extends EventTarget {
 
   async #live(fresh) {
     if (fresh) {
-      for (const conversation of this.conversations.values()) conversation.thread = new Thread();
+      for (const conversation of this.conversations.values()) conversation.forgetPast();
+      this.isListed = false;
     }
     if (this.me === null) this.loadOwn().catch(() => {});
     try {
