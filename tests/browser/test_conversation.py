@@ -288,3 +288,16 @@ async def test_browser_that_stores_nothing_lets_people_in_and_out(
         await panel.get_by_role("button", name="Log out here").click()
         await expect(ann.page.get_by_label("Username")).to_be_visible()
         assert ann.errors == []
+
+
+async def test_conversation_is_opened_again_after_a_search_in_it_on_a_phone(
+    new_person: NewPerson, stack: Stack
+) -> None:
+    ann = await new_person(viewport={"width": 390, "height": 780})
+    await ann.sign_up("ann")
+    bob = await sign_up(stack, "bob")
+    await say(stack, bob, await ann.own_id(), ["hello"])
+    await ann.open("bob")
+    await ann.page.get_by_role("button", name="Search in this conversation").click()
+    await ann.page.get_by_role("button", name="End the search").click()
+    await ann.open("bob")

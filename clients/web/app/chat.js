@@ -175,7 +175,7 @@ export class Chat {
     this.#empty.hidden = conversation !== null;
     if (conversation === null) return this.#thread.close();
     this.#showHead();
-    this.#composer.open(conversation);
+    if (!isSame) this.#composer.open(conversation);
     if (!matchMedia("(pointer: coarse)").matches && seq === null) this.#composer.focus();
     if (isSame && seq === null) return;
     try {

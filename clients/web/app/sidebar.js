@@ -142,6 +142,8 @@ export class Sidebar {
               class: unread > 0 ? "unread" : "",
               aria: { current: isOpen ? "page" : null },
               data: { peer: conversation.username ?? conversation.peerId },
+              // The address stays as it is, but on a phone the list stands before the conversation.
+              onclick: () => isOpen && this.#on.open(conversation),
             },
             avatar(conversation.face),
             h(
