@@ -301,3 +301,24 @@ async def test_conversation_is_opened_again_after_a_search_in_it_on_a_phone(
     await ann.page.get_by_role("button", name="Search in this conversation").click()
     await ann.page.get_by_role("button", name="End the search").click()
     await ann.open("bob")
+
+
+async def test_person_whose_details_are_shown_is_the_one_who_is_blocked(
+    new_person: NewPerson, stack: Stack
+) -> None:
+    ann = await new_person()
+    await ann.sign_up("ann")
+    for name in ("bob", "cem"):
+        await say(stack, await sign_up(stack, name), await ann.own_id(), ["hello"])
+    await ann.open("bob")
+    await ann.open("cem")
+    await ann.page.get_by_title("About this person").click()
+    await ann.page.go_back()
+    await expect(ann.page.locator(".thread-head .name")).to_have_text("bob")
+    dialog = ann.page.locator("dialog.person")
+    await dialog.get_by_role("button", name="Block", exact=True).click()
+    await expect(dialog.get_by_role("button", name="Unblock")).to_be_visible()
+    await expect(dialog.locator("#person-name")).to_have_text("cem")
+    await ann.page.keyboard.press("Escape")
+    panel = await ann.settings("Blocked people")
+    await expect(panel.locator(".name")).to_have_text(["cem"])

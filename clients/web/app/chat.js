@@ -207,7 +207,7 @@ export class Chat {
         iconButton("back", "Back to the list", () => (location.hash = ""), { class: "back" }),
         h(
           "button",
-          { type: "button", class: "person-button", title: "About this person", onclick: () => this.#openPerson() },
+          { type: "button", class: "person-button", title: "About this person", onclick: () => this.#openPerson(this.#open) },
           avatar(conversation.face),
           h("span", { class: "person-text" }, heading, line),
         ),
@@ -230,7 +230,7 @@ export class Chat {
     else if (kind === "gone") this.#foot.replaceChildren(h("p", { class: "closed" }, "This account was deleted. What you wrote stays here."));
     else {
       this.#foot.replaceChildren(
-        h("p", { class: "closed" }, "You block this person.", h("button", { type: "button", class: "link", onclick: () => this.#setBlocked(false) }, "Unblock")),
+        h("p", { class: "closed" }, "You block this person.", h("button", { type: "button", class: "link", onclick: () => this.#setBlocked(this.#open, false) }, "Unblock")),
       );
     }
   }
@@ -243,18 +243,18 @@ export class Chat {
     this.#thread.showEnd().catch(() => {});
   }
 
-  async #setBlocked(isBlocked) {
+  async #setBlocked(conversation, isBlocked) {
     try {
-      await this.model.setBlocked(this.#open, isBlocked);
-      if (this.#about.element.open) this.#openPerson();
+      await this.model.setBlocked(conversation, isBlocked);
+      if (this.#about.element.open) this.#openPerson(conversation);
     } catch (error) {
       this.#sayFailed(error);
     }
   }
 
-  #openPerson() {
-    const isBlocked = this.model.blocked.has(this.#open.peerId);
-    this.#about.showPerson(this.#open, isBlocked, () => this.#setBlocked(!isBlocked));
+  #openPerson(conversation) {
+    const isBlocked = this.model.blocked.has(conversation.peerId);
+    this.#about.showPerson(conversation, isBlocked, () => this.#setBlocked(conversation, !isBlocked));
   }
 
   #openMenu(row, message, button) {
