@@ -322,3 +322,22 @@ async def test_person_whose_details_are_shown_is_the_one_who_is_blocked(
     await ann.page.keyboard.press("Escape")
     panel = await ann.settings("Blocked people")
     await expect(panel.locator(".name")).to_have_text(["cem"])
+
+
+async def test_composer_is_as_high_as_ever_after_somebody_is_unblocked(
+    new_person: NewPerson, stack: Stack
+) -> None:
+    ann = await new_person()
+    await ann.sign_up("ann")
+    for name in ("bob", "cem"):
+        await say(stack, await sign_up(stack, name), await ann.own_id(), ["hello"])
+    await ann.open("bob")
+    height = await ann.composer.evaluate("composer => composer.clientHeight")
+    await ann.page.get_by_title("About this person").click()
+    await ann.page.get_by_role("button", name="Block", exact=True).click()
+    await ann.page.keyboard.press("Escape")
+    await ann.open("cem")
+    await ann.entry("bob").click()
+    await ann.page.locator(".thread-foot").get_by_role("button", name="Unblock").click()
+    await expect(ann.composer).to_be_visible()
+    assert await ann.composer.evaluate("composer => composer.clientHeight") == height

@@ -226,8 +226,10 @@ export class Chat {
     const kind = conversation.isGone ? "gone" : this.model.blocked.has(conversation.peerId) ? "blocked" : "open";
     if (this.#foot.dataset.kind === kind) return;
     this.#foot.dataset.kind = kind;
-    if (kind === "open") this.#foot.replaceChildren(this.#composer.element);
-    else if (kind === "gone") this.#foot.replaceChildren(h("p", { class: "closed" }, "This account was deleted. What you wrote stays here."));
+    if (kind === "open") {
+      this.#foot.replaceChildren(this.#composer.element);
+      this.#composer.fit();
+    } else if (kind === "gone") this.#foot.replaceChildren(h("p", { class: "closed" }, "This account was deleted. What you wrote stays here."));
     else {
       this.#foot.replaceChildren(
         h("p", { class: "closed" }, "You block this person.", h("button", { type: "button", class: "link", onclick: () => this.#setBlocked(this.#open, false) }, "Unblock")),

@@ -64,7 +64,7 @@ export class Composer {
     this.#conversation = conversation;
     this.#text.value = conversation?.draft ?? "";
     this.rename();
-    this.#fit();
+    this.fit();
   }
 
   /** The person's name may have been learnt, or changed. */
@@ -82,7 +82,7 @@ export class Composer {
     this.#bar.hidden = false;
     this.#quote.textContent = oneLine(message.text);
     this.#text.value = message.text;
-    this.#fit();
+    this.fit();
     this.focus();
   }
 
@@ -91,7 +91,7 @@ export class Composer {
     this.#editing = null;
     this.#bar.hidden = true;
     this.#text.value = this.#conversation?.draft ?? "";
-    this.#fit();
+    this.fit();
   }
 
   #keepDraft() {
@@ -99,7 +99,7 @@ export class Composer {
   }
 
   #typed() {
-    this.#fit();
+    this.fit();
     this.#keepDraft();
     if (!this.#editing) this.#on.typing(this.#conversation, this.#text.value.trim() !== "");
   }
@@ -130,12 +130,13 @@ export class Composer {
     }
     this.#text.value = "";
     this.#conversation.draft = "";
-    this.#fit();
+    this.fit();
     this.#on.send(this.#conversation, text);
     this.focus();
   }
 
-  #fit() {
+  /** Be as high as the text; to be called when what holds this has come into the document. */
+  fit() {
     const text = this.#text.value;
     this.#text.style.height = "auto";
     this.#text.style.height = `${this.#text.scrollHeight}px`;
