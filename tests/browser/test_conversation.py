@@ -1,9 +1,10 @@
 """Two people at the page, talking through both real services."""
 
+import asyncio
 import re
 from pathlib import Path
 
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from tests.browser.backstage import say, sign_up
 from tests.browser.conftest import NewPerson
@@ -341,3 +342,33 @@ async def test_composer_is_as_high_as_ever_after_somebody_is_unblocked(
     await ann.page.locator(".thread-foot").get_by_role("button", name="Unblock").click()
     await expect(ann.composer).to_be_visible()
     assert await ann.composer.evaluate("composer => composer.clientHeight") == height
+
+
+async def test_somebody_who_is_slow_to_look_up_replaces_no_conversation(
+    new_person: NewPerson, stack: Stack
+) -> None:
+    ann = await new_person()
+    await ann.sign_up("ann")
+    await sign_up(stack, "zed")
+    bob = await sign_up(stack, "bob")
+    await say(stack, bob, await ann.own_id(), ["hello"])
+    await expect(ann.entry("bob")).to_be_visible()
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        asked.set()
+        await answer.wait()
+        await route.continue_()
+
+    await ann.page.route("**/v1/users/zed", hold)
+    await ann.page.evaluate("location.hash = '#/zed'")
+    await asked.wait()
+    await ann.open("bob")
+    async with ann.page.expect_response("**/v1/users/zed") as answered:
+        answer.set()
+    await (await answered.value).finished()
+    await ann.page.evaluate("() => new Promise((resolve) => setTimeout(resolve))")
+    await expect(ann.page.locator(".thread-head .name")).to_have_text("bob")
+    await ann.write("to you")
+    await ann.sees("to you", "sent")
+    await expect(ann.entry("bob").locator(".preview")).to_have_text("to you")

@@ -157,9 +157,10 @@ export class Chat {
     if (!conversation && !wanted.startsWith("id/") && this.#account.session) {
       try {
         const user = await this.#account.user(wanted);
+        if (placeOf(location.hash) !== wanted) return;
         if (user.id !== this.#account.session?.user.id) conversation = this.model.withUser(user);
       } catch (error) {
-        if (error.code === "user_not_found") location.hash = "";
+        if (error.code === "user_not_found" && placeOf(location.hash) === wanted) location.hash = "";
         return;
       }
     }
