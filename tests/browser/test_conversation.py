@@ -372,3 +372,24 @@ async def test_somebody_who_is_slow_to_look_up_replaces_no_conversation(
     await ann.write("to you")
     await ann.sees("to you", "sent")
     await expect(ann.entry("bob").locator(".preview")).to_have_text("to you")
+
+
+async def test_new_text_is_kept_when_the_message_is_deleted_while_it_is_edited(
+    new_person: NewPerson, stack: Stack
+) -> None:
+    ann, phone = await new_person(), await new_person(viewport={"width": 390, "height": 780})
+    await ann.sign_up("ann")
+    await sign_up(stack, "bob")
+    await ann.find("bob")
+    await ann.write("original")
+    await ann.sees("original", "sent")
+    await ann.composer.press("ArrowUp")
+    await ann.composer.fill("a careful improvement")
+    await phone.log_in("ann")
+    await phone.open("bob")
+    await phone.menu("original", "Delete for both")
+    await expect(ann.page.get_by_text("The message was deleted.")).to_be_visible()
+    await expect(ann.page.locator(".edit-bar")).to_be_hidden()
+    await expect(ann.composer).to_have_value("a careful improvement")
+    await ann.composer.press("Enter")
+    await ann.sees("a careful improvement", "sent")

@@ -113,6 +113,9 @@ export class Chat {
       const where = conversation === this.#open ? "" : `${conversation.name}: `;
       announce(`${where}${oneLine(message.text)}`);
     });
+    model.addEventListener("thread", ({ detail }) => {
+      if (detail === this.#open && this.#composer.leaveDeleted()) this.#say("The message was deleted. Your text is kept.");
+    });
     this.#duet.on("state", (detail) => this.#stateChanged(detail));
     this.#duet.on("live", () => this.#open?.thread.isLoaded === false && this.#thread.reload().catch(() => {}));
     setInterval(() => this.#timePasses(), MINUTE_MS);
@@ -280,8 +283,11 @@ export class Chat {
   }
 
   #sayFailed(error) {
-    if (error.code === "signed_out") return;
-    this.#toast.textContent = error.message;
+    if (error.code !== "signed_out") this.#say(error.message);
+  }
+
+  #say(text) {
+    this.#toast.textContent = text;
     this.#toast.hidden = false;
     clearTimeout(this.#toast.timer);
     this.#toast.timer = setTimeout(() => (this.#toast.hidden = true), 6_000);

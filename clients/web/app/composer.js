@@ -10,6 +10,7 @@ export class Composer {
   #on;
   #conversation = null;
   #editing = null;
+  #original = "";
 
   /** `on` has `send(conversation, text)`, `edit(message, text)`, `typing(conversation, active)`,
    * `editLast(conversation)`. */
@@ -81,9 +82,18 @@ export class Composer {
     this.#editing = message;
     this.#bar.hidden = false;
     this.#quote.textContent = oneLine(message.text);
-    this.#text.value = message.text;
+    this.#text.value = this.#original = message.text;
     this.fit();
     this.focus();
+  }
+
+  /** Give up an edit of what has been deleted. Returns whether a new text is kept as a draft. */
+  leaveDeleted() {
+    if (!this.#editing?.deleted) return false;
+    const isNew = this.#text.value !== this.#original;
+    if (isNew) this.#conversation.draft = [this.#conversation.draft, this.#text.value].filter(Boolean).join("\n");
+    this.stopEditing();
+    return isNew;
   }
 
   stopEditing() {
