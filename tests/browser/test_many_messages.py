@@ -1,5 +1,6 @@
 """A conversation of ten thousand messages: as quick to use as one of ten."""
 
+import re
 import time
 
 import pytest
@@ -100,3 +101,21 @@ async def test_search_jumps_far_back_and_new_messages_do_not_move_the_view(
     assert await needle.bounding_box() == before
     await ann.page.get_by_role("button", name="Go to the latest message").click()
     await ann.sees("and another")
+
+
+async def test_unread_are_counted_as_they_come_and_as_they_are_read(
+    new_person: NewPerson, stack: Stack
+) -> None:
+    ann = await new_person()
+    await ann.sign_up("ann")
+    bob = await sign_up(stack, "bob")
+    await say(stack, bob, await ann.own_id(), [f"needle{i}" for i in range(1, 301)])
+    await expect(ann.page).to_have_title("(300) Duet")
+    tab = await ann.another_tab()
+    await expect(tab.page).to_have_title("(300) Duet")
+    await ann.page.bring_to_front()
+    await ann.page.get_by_role("searchbox").fill("needle20")
+    await ann.page.locator(".hit[data-seq='20']").click()
+    await expect(ann.message("needle20")).to_be_focused()
+    await expect(ann.page).to_have_title(re.compile(r"\(2[67]\d\) Duet"))
+    await expect(tab.page).to_have_title(await ann.page.title())

@@ -27,6 +27,7 @@ export class Conversation {
   forgetPast() {
     this.last = null;
     this.unread = 0;
+    this.isMiscounted = false;
     this.read = 0;
     this.peerReceived = 0;
     this.peerRead = 0;
@@ -65,6 +66,7 @@ export class Model extends EventTarget {
   #loadingProfiles = 0;
   #next = null;
   #refreshing = null;
+  #refreshingAgain = null;
 
   constructor(duet, account) {
     super();
@@ -140,10 +142,21 @@ export class Model extends EventTarget {
     return [...this.conversations.values()].find((one) => one.username?.toLowerCase() === wanted);
   }
 
-  /** Read the newest page of the list again: names, marks, presence and counts are then right. */
+  /**
+   * Read the newest page of the list again: names, marks, presence and counts are then right.
+   *
+   * It is asked for after the call: an answer under way may be of before what it is called for.
+   */
   refresh() {
-    this.#refreshing ??= this.#loadList(null).finally(() => (this.#refreshing = null));
-    return this.#refreshing;
+    if (this.#refreshing === null) {
+      this.#refreshing = this.#loadList(null).finally(() => (this.#refreshing = null));
+      return this.#refreshing;
+    }
+    this.#refreshingAgain ??= this.#refreshing.catch(() => {}).then(() => {
+      this.#refreshingAgain = null;
+      return this.refresh();
+    });
+    return this.#refreshingAgain;
   }
 
   async loadMoreConversations() {
@@ -309,11 +322,14 @@ export class Model extends EventTarget {
     conversation.isGone = item.peer.username === undefined && conversation.username === null;
     conversation.online = item.peer.online ?? false;
     conversation.lastSeen = item.peer.last_seen ?? null;
-    if (!conversation.last || item.last_message.seq >= conversation.last.seq) {
-      conversation.last = item.last_message;
+    const isBehind = conversation.last !== null && item.last_message.seq < conversation.last.seq;
+    if (isBehind) this.refresh().catch(() => {}); // messages were told while it was on its way
+    else conversation.last = item.last_message;
+    if (!isBehind && item.read >= conversation.read) {
+      conversation.unread = item.unread;
+      conversation.isMiscounted = false;
     }
     conversation.read = Math.max(conversation.read, item.read);
-    conversation.unread = conversation.read > item.read ? conversation.unread : item.unread;
     conversation.peerReceived = Math.max(conversation.peerReceived, item.peer_received);
     conversation.peerRead = Math.max(conversation.peerRead, item.peer_read ?? 0);
     if (item.last_message.seq > item.received && item.last_message.from === item.peer.id) {
@@ -404,6 +420,7 @@ export class Model extends EventTarget {
         conversation.read = read;
         this.#recount(conversation);
       }
+      if (conversation.isMiscounted && read >= conversation.read) this.refresh().catch(() => {});
       return;
     }
     conversation.peerReceived = Math.max(conversation.peerReceived, received);
@@ -415,9 +432,9 @@ export class Model extends EventTarget {
   #recount(conversation) {
     const { thread, read, last } = conversation;
     const loaded = thread.countAfter(read, conversation.peerId);
-    if (loaded !== null) conversation.unread = loaded;
-    else if (!last || read >= last.seq) conversation.unread = 0;
-    else this.refresh().catch(() => {});
+    const unread = loaded ?? (!last || read >= last.seq ? 0 : null);
+    conversation.isMiscounted = unread === null; // until the server has the mark, and counts
+    if (unread !== null) conversation.unread = unread;
     this.#emit("list");
   }
 
