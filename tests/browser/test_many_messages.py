@@ -1,10 +1,13 @@
 """A conversation of ten thousand messages: as quick to use as one of ten."""
 
+import asyncio
 import re
 import time
+from collections.abc import Callable
+from functools import partial
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Page, WebSocketRoute, expect
 
 from tests.browser.backstage import say, sign_up
 from tests.browser.conftest import NewPerson
@@ -119,3 +122,46 @@ async def test_unread_are_counted_as_they_come_and_as_they_are_read(
     await expect(ann.message("needle20")).to_be_focused()
     await expect(ann.page).to_have_title(re.compile(r"\(2[67]\d\) Duet"))
     await expect(tab.page).to_have_title(await ann.page.title())
+
+
+async def test_message_that_overtakes_a_page_of_history_is_shown(
+    new_person: NewPerson, stack: Stack
+) -> None:
+    ann = await new_person()
+    histories = await _hold_answers(ann.page, stack, "history")
+    await ann.sign_up("ann")
+    me = await ann.own_id()
+    bob = await sign_up(stack, "bob")
+    await say(stack, bob, me, [f"needle{number}" for number in range(1, 101)])
+    await ann.page.get_by_role("searchbox").fill("needle5")
+    await ann.page.locator(".hit[data-seq='5']").click()
+    for _ in ("before", "after"):
+        (await histories.get())()
+    await expect(ann.message("needle5")).to_be_focused()
+    await ann.page.get_by_role("button", name="Go to the latest message").click()
+    release = await histories.get()
+    await say(stack, bob, me, ["meanwhile"])
+    await ann.page.get_by_role("button", name="End the search").click()
+    await expect(ann.entry("bob").locator(".preview")).to_have_text("meanwhile")
+    release()
+    await ann.sees("meanwhile")
+    await expect(ann.message("needle100")).to_have_count(1)
+
+
+async def _hold_answers(page: Page, stack: Stack, kind: str) -> asyncio.Queue[Callable[[], None]]:
+    """Hold all frames of that type back, each until what is put into the queue for it is called."""
+    held: asyncio.Queue[Callable[[], None]] = asyncio.Queue()
+
+    def relay(socket: WebSocketRoute) -> None:
+        server = socket.connect_to_server()
+
+        def from_server(frame: str | bytes) -> None:
+            if f'"type":"{kind}"' in str(frame):
+                held.put_nowait(partial(socket.send, frame))
+            else:
+                socket.send(frame)
+
+        server.on_message(from_server)
+
+    await page.route_web_socket(stack.gateway_url, relay)
+    return held

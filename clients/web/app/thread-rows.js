@@ -33,7 +33,8 @@ export class ThreadRows {
     if (first && first.seq === 1) rows.push(this.#beginning(conversation));
     else if (thread.hasOlder || from > thread.lo || !thread.isLoaded) rows.push(LOADING);
     const shown = thread.messages.slice(from - thread.lo, to - thread.lo + 1);
-    const early = to === thread.hi ? [...thread.early.values()].sort((a, b) => a.seq - b.seq) : [];
+    const isEnd = to === thread.hi && (thread.atEnd || !thread.isLoaded);
+    const early = isEnd ? [...thread.early.values()].sort((a, b) => a.seq - b.seq) : [];
     const items = [
       ...shown.map((message) => ({ message })),
       ...early.map((message) => ({ message })),

@@ -6,7 +6,7 @@ export class Thread {
     this.isLoaded = false;
     this.hasOlder = false;
     this.atEnd = false;
-    /** What arrived before its predecessors, or before anything was loaded; by seq. */
+    /** What arrived before its predecessors were loaded; by seq. A page may be older than it. */
     this.early = new Map();
     /** The latest revision that was told of a message, in case an older one is loaded later. */
     this.changes = new Map();
@@ -26,6 +26,8 @@ export class Thread {
 
   /** Start over with a page around some place. */
   replace(messages, { hasOlder, atEnd }) {
+    const end = messages.at(-1)?.seq ?? 0;
+    for (const message of this.messages) if (message.seq > end) this.early.set(message.seq, message);
     this.messages = messages.map((message) => this.#latest(message));
     this.isLoaded = true;
     this.hasOlder = hasOlder;
@@ -54,7 +56,6 @@ export class Thread {
       if (held && message.id) held.id = message.id;
       return;
     }
-    if (this.isLoaded && !this.atEnd) return; // it is loaded when somebody scrolls there
     this.early.set(message.seq, message);
     this.#absorb();
   }
