@@ -35,6 +35,7 @@ __all__ = [
     "DatabaseInUse",
     "DatabaseUnavailable",
     "attach",
+    "create",
     "is_damage",
     "lock",
     "remove",
@@ -89,7 +90,7 @@ class Database:
 
         Raises:
             DatabaseInUse: another process has it open.
-            DatabaseUnavailable: it cannot be opened or migrated.
+            DatabaseUnavailable: it cannot be opened or migrated, or a newer version has changed it.
         """
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = lock(path)
@@ -241,6 +242,22 @@ def is_damage(error: BaseException) -> bool:
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
+def create(path: Path, *, owner_of: Path) -> None:
+    """Make an empty file for its owner alone, whom root takes over from another file or folder: an
+    operator may be root where the service is not.
+
+    Raises:
+        OSError: it cannot be made, or exists.
+    """
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        if os.geteuid() == 0:
+            status = owner_of.stat()
+            os.fchown(descriptor, status.st_uid, status.st_gid)
+    finally:
+        os.close(descriptor)
+
+
 def remove(path: Path) -> None:
     """Delete a database that nobody has open, with the logs that a killed process left."""
     for suffix in ("", "-wal", "-shm", "-journal"):
@@ -278,6 +295,9 @@ def _migrate(path: Path, package: str) -> None:
 
     Each is noted in the transaction that applies it: `apply_migrations` does so in one of its own,
     and a process killed in between would apply it again.
+
+    Raises:
+        DatabaseUnavailable: a newer version has changed the schema; nothing was changed.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     os.close(descriptor)
@@ -287,6 +307,12 @@ def _migrate(path: Path, package: str) -> None:
         backend = yoyo.get_backend(f"sqlite:///{quote(bytes(path.resolve()))}")
         try:
             backend.connection.execute("PRAGMA secure_delete=ON")
+            known = {migration.hash for migration in migrations}
+            if not known.issuperset(backend.get_applied_migration_hashes()):
+                raise DatabaseUnavailable(
+                    f"{path}: a newer version has changed it. Start that one, or restore a backup "
+                    "that this one has made"
+                )
             for migration in backend.to_apply(migrations):
                 with backend.transaction():
                     migration.process_steps(backend, "apply")

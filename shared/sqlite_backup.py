@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from shared.sqlite import lock, remove, uri
+from shared.sqlite import create, lock, remove, uri
 
 __all__ = ["BackupUnusable", "back_up", "restore"]
 
@@ -59,7 +59,7 @@ def restore(
     copy = database.with_name(database.name + ".restoring")
     try:
         remove(copy)
-        os.close(os.open(copy, os.O_CREAT | os.O_EXCL, 0o600))
+        create(copy, owner_of=database if database.exists() else database.parent)
         _copy(backup, copy)
         _begin(copy, begin_new_life)
         return _replace(database, copy)

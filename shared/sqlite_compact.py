@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from shared.sqlite import DatabaseUnavailable, lock
+from shared.sqlite import DatabaseUnavailable, create, lock
 
 __all__ = ["compact"]
 
@@ -34,7 +34,7 @@ def compact(
     try:
         before = _size(database)
         copy.unlink(missing_ok=True)
-        os.close(os.open(copy, os.O_CREAT | os.O_EXCL, 0o600))
+        create(copy, owner_of=database)
         _write_anew(database, copy, prepare)
         copy.replace(database)
         _sync(database.parent)

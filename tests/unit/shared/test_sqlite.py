@@ -242,6 +242,17 @@ async def test_migrations_are_applied_once_and_keep_what_is_there(path: Path) ->
         assert len(users) == number
 
 
+async def test_database_of_a_newer_version_is_left_alone(path: Path) -> None:
+    await (await Database.open(path, MIGRATIONS)).close()
+    with contextlib.closing(sqlite3.connect(path)) as later, later:
+        later.execute(
+            "INSERT INTO _yoyo_migration (migration_hash, migration_id) VALUES ('x', '9999.later')"
+        )
+    for _ in range(2):
+        with pytest.raises(DatabaseUnavailable, match=r"test\.db: a newer version has changed it"):
+            await Database.open(path, MIGRATIONS)
+
+
 class Killed(BaseException):
     """Nothing catches it, as nothing catches a SIGKILL."""
 

@@ -1,6 +1,7 @@
 """Taking a backup of a database in use, and putting one back."""
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -142,6 +143,21 @@ async def test_restores_where_nothing_was(tmp_path: Path) -> None:
         back_up(tmp_path / "a.db", tmp_path / "backup")
     assert restore(tmp_path / "backup", tmp_path / "new" / "a.db", rename_life) is None
     assert users_in(tmp_path / "new" / "a.db") == ["before"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_root_restores_for_whom_the_database_belongs_to(
+    tmp_path: Path, is_there: bool
+) -> None:
+    path = tmp_path / "data" / "a.db"
+    async with opened(path):
+        back_up(path, tmp_path / "backup")
+    os.chown(path if is_there else path.parent, 10001, 10002)
+    if not is_there:
+        path.unlink()
+    restore(tmp_path / "backup", path, rename_life)
+    assert (path.stat().st_uid, path.stat().st_gid) == (10001, 10002)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no database at all" * 100])

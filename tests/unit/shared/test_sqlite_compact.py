@@ -1,6 +1,7 @@
 """Giving free space back to the file system."""
 
 import contextlib
+import os
 import sqlite3
 from pathlib import Path
 
@@ -49,6 +50,15 @@ async def test_free_pages_go_and_rows_stay(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o077 == 0
     assert names_in(tmp_path) == {"a.db", "a.db.lock"}
     assert await users_in(path) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+async def test_root_leaves_the_database_to_whom_it_belongs(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    await filled(path, and_emptied=True)
+    os.chown(path, 10001, 10002)
+    compact(path)
+    assert (path.stat().st_uid, path.stat().st_gid) == (10001, 10002)
 
 
 async def test_what_only_the_log_of_a_killed_service_holds_is_kept(tmp_path: Path) -> None:
