@@ -1,6 +1,7 @@
 """The message store on SQLite: one file, nothing to install, durable when it returns."""
 
 import asyncio
+import itertools
 import sqlite3
 import time
 from collections.abc import Iterable, Sequence
@@ -327,18 +328,35 @@ def _epoch(connection: sqlite3.Connection) -> str:
 def _insert_deliveries(connection: sqlite3.Connection, deliveries: Sequence[_Delivery]) -> None:
     """Write deliveries down, but for messages that went out before: the first time counts."""
     (end,) = connection.execute(_DELIVERIES_END).fetchone() or (0,)
-    rows: list[int] = []
+    beyond: list[int] = []
+    before_end: list[_Delivery] = []
     for one in deliveries:
-        position, upto = one.position, one.position + one.messages
-        if position < end:  # another device catches up, and was sent some of these after others
-            _insert_delivery_rows(connection, rows)
-            for taken, messages in connection.execute(_DELIVERED, (position, upto)).fetchall():
-                if position < taken:
-                    rows += (position, one.connections, one.at_ms, taken - position)
-                position = max(position, taken + messages)
-        if position < upto:
-            rows += (position, one.connections, one.at_ms, upto - position)
-        end = max(end, upto)
+        if one.position >= end:
+            beyond += (one.position, one.connections, one.at_ms, one.messages)
+        else:  # a device catches up, and may get some of these after others
+            before_end.append(one)
+        end = max(end, one.position + one.messages)
+    _insert_delivery_rows(connection, beyond)
+    # By far most are alone: between one person's messages lie those of all others.
+    for alone, some in itertools.groupby(before_end, lambda one: one.messages == 1):
+        if alone:
+            connection.executemany(
+                _INSERT_UNLESS_DELIVERED, [(o.position, o.connections, o.at_ms) for o in some]
+            )
+        else:
+            for one in some:
+                _insert_gaps(connection, one)
+
+
+def _insert_gaps(connection: sqlite3.Connection, one: _Delivery) -> None:
+    rows: list[int] = []
+    position, upto = one.position, one.position + one.messages
+    for taken, messages in connection.execute(_DELIVERED, (position, upto)).fetchall():
+        if position < taken:
+            rows += (position, one.connections, one.at_ms, taken - position)
+        position = max(position, taken + messages)
+    if position < upto:
+        rows += (position, one.connections, one.at_ms, upto - position)
     _insert_delivery_rows(connection, rows)
 
 
@@ -349,7 +367,6 @@ def _insert_delivery_rows(connection: sqlite3.Connection, rows: list[int]) -> No
         "(?, ?, ?, ?)",
         rows,
     )
-    rows.clear()
 
 
 def _event(row: tuple[Any, ...]) -> Event:
@@ -360,6 +377,14 @@ def _event(row: tuple[Any, ...]) -> Event:
 
 
 _DELIVERIES_END = "SELECT position + messages FROM deliveries ORDER BY position DESC LIMIT 1"
+
+_INSERT_UNLESS_DELIVERED = """
+INSERT INTO deliveries (position, connections, at_ms, messages) SELECT ?1, ?2, ?3, 1
+WHERE ifnull((
+    SELECT position + messages <= ?1 FROM deliveries
+    WHERE position <= ?1 ORDER BY position DESC LIMIT 1
+), true)
+"""
 
 _DELIVERED = """
 SELECT position, messages FROM deliveries
