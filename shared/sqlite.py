@@ -39,6 +39,7 @@ __all__ = [
     "is_damage",
     "lock",
     "remove",
+    "sync",
     "uri",
 ]
 
@@ -254,6 +255,15 @@ def create(path: Path, *, owner_of: Path) -> None:
         if os.geteuid() == 0:
             status = owner_of.stat()
             os.fchown(descriptor, status.st_uid, status.st_gid)
+    finally:
+        os.close(descriptor)
+
+
+def sync(path: Path) -> None:
+    """Have the disk hold what a file, or a folder's list of files, holds."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from shared.sqlite import create, lock, remove, uri
+from shared.sqlite import create, lock, remove, sync, uri
 
 __all__ = ["BackupUnusable", "back_up", "restore"]
 
@@ -76,7 +76,7 @@ def _copy(source: Path, target: Path) -> None:
         ):
             original.backup(copy)
             copy.execute("PRAGMA journal_mode=DELETE")  # one file, readable from any medium
-        _sync(target)
+        sync(target)
     except (sqlite3.Error, OSError) as error:
         raise BackupUnusable(f"{source} cannot be copied to {target}: {error}") from error
 
@@ -89,7 +89,7 @@ def _begin(copy: Path, begin_new_life: Callable[[sqlite3.Connection], None]) -> 
                 raise BackupUnusable(f"the backup is damaged: {verdict}")
             with connection:
                 begin_new_life(connection)
-        _sync(copy)
+        sync(copy)
     except sqlite3.Error as error:
         raise BackupUnusable(f"this is not a backup of this service: {error}") from error
 
@@ -108,17 +108,9 @@ def _replace(database: Path, copy: Path) -> Path | None:
         log.unlink(missing_ok=True)
     _beside(database, "-shm").unlink(missing_ok=True)
     copy.replace(database)
-    _sync(database.parent)
+    sync(database.parent)
     return replaced
 
 
 def _beside(database: Path, suffix: str) -> Path:
     return database.with_name(database.name + suffix)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

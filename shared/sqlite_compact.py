@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from shared.sqlite import DatabaseUnavailable, create, lock
+from shared.sqlite import DatabaseUnavailable, create, lock, sync
 
 __all__ = ["compact"]
 
@@ -37,7 +37,7 @@ def compact(
         create(copy, owner_of=database)
         _write_anew(database, copy, prepare)
         copy.replace(database)
-        _sync(database.parent)
+        sync(database.parent)
         return before, _size(database)
     except (sqlite3.Error, OSError) as error:
         raise DatabaseUnavailable(f"{database} cannot be compacted: {error}") from error
@@ -58,17 +58,9 @@ def _write_anew(database: Path, copy: Path, prepare: Callable[[sqlite3.Connectio
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise DatabaseUnavailable(f"{database} is damaged: {verdict}")
-    _sync(copy)
+    sync(copy)
 
 
 def _size(database: Path) -> int:
     parts = (database.with_name(database.name + suffix) for suffix in ("", "-wal"))
     return sum(part.stat().st_size for part in parts if part.exists())
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -86,7 +86,7 @@ class Gateway:
             metrics,
             now=now,
             depart=departures.leave,
-            begin_anew=lambda: _end_failed(self.connections),
+            begin_anew=self._close_all,
             max_batch=settings.commit_max_batch,
             max_waiting=settings.commit_max_waiting,
         )
@@ -111,7 +111,9 @@ class Gateway:
             self.connections,
             stores.people,
             metrics,
-            end_connection=_end_revoked,
+            end_connection=lambda connection: _end(
+                connection, CloseCode.UNAUTHORIZED, ErrorCode.SESSION_ENDED
+            ),
             user_deleted=user_deleted,
             poll_interval_s=settings.revocation_poll_interval_s,
         )
@@ -195,7 +197,12 @@ class Gateway:
                 for connection in self.connections.of_user(notice.user):
                     if connection.connection_id == notice.connection:
                         self.metrics.evictions.inc()
-                        _end_evicted(connection)
+                        _end(connection, CloseCode.POLICY_VIOLATION, ErrorCode.EVICTED)
+
+    def _close_all(self) -> None:
+        """Have every client come back, and resume."""
+        for connection in self.connections:
+            _end(connection, CloseCode.INTERNAL_ERROR, ErrorCode.INTERNAL)
 
     @property
     def url(self) -> str:
@@ -331,20 +338,9 @@ async def _go_on(part: str, work: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(_BEGIN_ANEW_AFTER_S)
 
 
-def _end_revoked(connection: LiveConnection) -> None:
+def _end(connection: LiveConnection, code: CloseCode, error: ErrorCode) -> None:
     if isinstance(connection, Connection):
-        connection.end(CloseCode.UNAUTHORIZED, ErrorCode.SESSION_ENDED)
-
-
-def _end_evicted(connection: LiveConnection) -> None:
-    if isinstance(connection, Connection):
-        connection.end(CloseCode.POLICY_VIOLATION, ErrorCode.EVICTED)
-
-
-def _end_failed(connections: ConnectionMap) -> None:
-    for connection in connections:
-        if isinstance(connection, Connection):
-            connection.end(CloseCode.INTERNAL_ERROR, ErrorCode.INTERNAL)
+        connection.end(code, error)
 
 
 def _limits(settings: Settings) -> frames.Limits:

@@ -71,6 +71,12 @@ async def let_die(database: Postgres, gateway: PostgresAttendance) -> None:
     await database.autocommit(age)
 
 
+async def bury(database: Postgres, dead: PostgresAttendance, other: PostgresAttendance) -> None:
+    """Let the other gateway take this one for dead."""
+    await let_die(database, dead)
+    await other.beat(hears=True)
+
+
 async def test_only_gateway_has_everybody(attendance: Attendance) -> None:
     assert (await attendance.beat(hears=True)).others == 0
     arrival = await attendance.arrive(ANN, ConnectionId("n_1"))
@@ -213,8 +219,7 @@ async def test_gateway_that_was_taken_for_dead_restores_its_people(
     here: PostgresAttendance, there: PostgresAttendance, database: Postgres
 ) -> None:
     connection = await come(here, ANN)
-    await let_die(database, here)
-    await there.beat(hears=True)
+    await bury(database, here, there)
     assert (await here.beat(hears=True)).was_forgotten
     await here.restore([(ANN, connection)])
     assert await there.elsewhere([ANN], EVE) == {ANN}
@@ -226,8 +231,7 @@ async def test_gateway_stays_forgotten_until_it_has_restored_its_people(
 ) -> None:
     """Its beat may fail halfway, when it has said already that it lives."""
     connection = await come(here, ANN)
-    await let_die(database, here)
-    await there.beat(hears=True)
+    await bury(database, here, there)
 
     async def end_who_waits(outside: Connection) -> None:
         await outside.execute("LOCK TABLE attendance")

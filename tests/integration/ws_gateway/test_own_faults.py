@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -21,6 +22,10 @@ from ws_gateway.messenger import Messenger
 async def gateway(tmp_path: Path) -> AsyncIterator[TestGateway]:
     async with running_gateway(tmp_path) as gateway:
         yield gateway
+
+
+def fail(*_arguments: object) -> NoReturn:
+    raise RuntimeError("a fault of ours")
 
 
 async def test_fault_while_verifying_closes_that_connection_and_is_logged(
@@ -87,13 +92,10 @@ async def test_feed_that_fails_counts_as_down(
 async def test_fault_while_handling_a_frame_closes_that_connection_and_is_logged(
     gateway: TestGateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fails(*_arguments: object) -> None:
-        raise RuntimeError("a fault of ours")
-
     ann, bob = gateway.profile.sign_up("ann"), gateway.profile.sign_up("bob")
     async with gateway.talking(ann) as a, gateway.talking(bob) as b:
         with monkeypatch.context() as patch:
-            patch.setattr(Messenger, "submit", fails)
+            patch.setattr(Messenger, "submit", fail)
             await a.send(type="send", id="1", to=bob.user_id, text="hi")
             await a.expect_error("internal", retryable=True)
             assert (await a.closed())[0] == 1011
@@ -107,15 +109,12 @@ async def test_message_that_is_stored_and_cannot_be_told_is_resumed(
 ) -> None:
     """Everybody is sent away: a later message would carry their cursors past it."""
 
-    def fails(*_arguments: object) -> bytes:
-        raise RuntimeError("a fault of ours")
-
     ann, bob = gateway.profile.sign_up("ann"), gateway.profile.sign_up("bob")
     async with gateway.talking(ann) as a, gateway.talking(bob) as b:
         await a.say(bob.user_id, "told", "1")
         cursor = (await b.expect("message", text="told"))["cursor"]
         with monkeypatch.context() as patch:
-            patch.setattr(Rendering, "event", fails)
+            patch.setattr(Rendering, "event", fail)
             await a.send(type="send", id="2", to=bob.user_id, text="not told")
             for client in (a, b):
                 frames = await client.collect("error")

@@ -103,16 +103,22 @@ async def test_everything_is_moved_and_the_source_stays(path: Path, target: Post
     assert rows[9:] == [(9, "a", b"\0\xff", True), (101, "a", None, None)]
 
 
-@pytest.mark.parametrize("killed_at", [("people", 3), ("notes", 3), ("notes", 10)])
-async def test_a_killed_move_goes_on_and_is_no_database_until_then(
-    path: Path, target: Postgres, killed_at: tuple[str, int]
-) -> None:
+async def killed_move(path: Path, target: Postgres, killed_at: tuple[str, int]) -> None:
+    """Move up to this table and number of rows, and no further."""
+
     def kill(*at: object) -> None:
         if at == killed_at:
             raise Killed
 
     with pytest.raises(Killed):
         await move(path, target, report=kill)
+
+
+@pytest.mark.parametrize("killed_at", [("people", 3), ("notes", 3), ("notes", 10)])
+async def test_a_killed_move_goes_on_and_is_no_database_until_then(
+    path: Path, target: Postgres, killed_at: tuple[str, int]
+) -> None:
+    await killed_move(path, target, killed_at)
     with pytest.raises(DatabaseUnavailable, match="unfinished move"):
         await check_complete(target)
     with pytest.raises(RelocationRefused, match="another database"):
@@ -141,12 +147,7 @@ async def test_a_running_service_is_not_moved(path: Path, target: Postgres) -> N
 
 
 async def test_what_was_changed_meanwhile_is_found(path: Path, target: Postgres) -> None:
-    def kill(*at: object) -> None:
-        if at == ("notes", 10):
-            raise Killed
-
-    with pytest.raises(Killed):
-        await move(path, target, report=kill)
+    await killed_move(path, target, ("notes", 10))
     with sqlite3.connect(path) as source:
         source.execute("UPDATE people SET name = 'other' WHERE id = 'b'")
     source.close()
@@ -157,11 +158,7 @@ async def test_what_was_changed_meanwhile_is_found(path: Path, target: Postgres)
 async def test_what_came_between_rows_that_were_copied_is_found(
     path: Path, target: Postgres
 ) -> None:
-    def kill(*_at: object) -> None:
-        raise Killed
-
-    with pytest.raises(Killed):
-        await move(path, target, report=kill)
+    await killed_move(path, target, ("people", 3))
     with sqlite3.connect(path) as source:
         source.execute("INSERT INTO people VALUES ('aa', 'Aaron')")
     source.close()
