@@ -58,3 +58,12 @@ async def new_person(stack: Stack, browser: Browser) -> AsyncIterator[NewPerson]
         yield make
     for somebody in everybody:
         assert somebody.errors == []
+
+
+async def ann_and_bob(new_person: NewPerson) -> tuple[Person, Person]:
+    """Two people with a page each; Ann has found Bob."""
+    ann, bob = await new_person(), await new_person()
+    await ann.sign_up("ann")
+    await bob.sign_up("bob")
+    await ann.find("bob")
+    return ann, bob

@@ -14,7 +14,7 @@ from playwright.async_api import (
     expect,
 )
 
-from tests.browser.conftest import NewPerson
+from tests.browser.conftest import NewPerson, ann_and_bob
 from tests.browser.stack import Stack
 from tests.support.engines import ON_SCALE
 from ws_gateway.__main__ import main
@@ -23,10 +23,7 @@ from ws_gateway.__main__ import main
 async def test_killed_gateway_heals_and_what_was_written_meanwhile_is_sent_once(
     new_person: NewPerson, stack: Stack
 ) -> None:
-    ann, bob = await new_person(), await new_person()
-    await ann.sign_up("ann")
-    await bob.sign_up("bob")
-    await ann.find("bob")
+    ann, bob = await ann_and_bob(new_person)
     await ann.write("one")
     await bob.open("ann")
     await bob.sees("one")
@@ -56,10 +53,7 @@ async def test_killed_gateway_heals_and_what_was_written_meanwhile_is_sent_once(
 async def test_nobody_is_said_to_be_online_while_the_connection_is_away(
     new_person: NewPerson, stack: Stack
 ) -> None:
-    ann, bob = await new_person(), await new_person()
-    await ann.sign_up("ann")
-    await bob.sign_up("bob")
-    await ann.find("bob")
+    ann, _ = await ann_and_bob(new_person)
     await ann.write("hello")
     status = ann.page.locator(".thread-head .status")
     await expect(status).to_have_text("online")
@@ -75,10 +69,7 @@ async def test_nobody_is_said_to_be_online_while_the_connection_is_away(
 async def test_what_was_written_offline_survives_the_tab(
     new_person: NewPerson, stack: Stack
 ) -> None:
-    ann, bob = await new_person(), await new_person()
-    await ann.sign_up("ann")
-    await bob.sign_up("bob")
-    await ann.find("bob")
+    ann, bob = await ann_and_bob(new_person)
     await ann.write("before")
     await ann.sees("before", "delivered")
     await stack.stop_gateway(signal.SIGKILL)
@@ -98,10 +89,7 @@ async def test_what_was_written_offline_survives_the_tab(
 async def test_other_tab_sends_what_a_closed_one_has_left(
     new_person: NewPerson, stack: Stack
 ) -> None:
-    ann, bob = await new_person(), await new_person()
-    await ann.sign_up("ann")
-    await bob.sign_up("bob")
-    await ann.find("bob")
+    ann, bob = await ann_and_bob(new_person)
     await ann.write("before")
     await ann.sees("before", "delivered")
     tab = await ann.another_tab()
@@ -160,10 +148,7 @@ async def test_restored_database_is_shown_and_marked_as_it_is(
     new_person: NewPerson, stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DUET_DATA_DIR", str(stack.data_dir))
-    ann, bob = await new_person(), await new_person()
-    await ann.sign_up("ann")
-    await bob.sign_up("bob")
-    await ann.find("bob")
+    ann, bob = await ann_and_bob(new_person)
     await ann.write("one")
     await ann.sees("one", "delivered")
     copy = str(stack.data_dir / "copy.db")

@@ -7,9 +7,18 @@ from pathlib import Path
 from playwright.async_api import Route, expect
 
 from tests.browser.backstage import say, sign_up
-from tests.browser.conftest import NewPerson
+from tests.browser.conftest import NewPerson, ann_and_bob
 from tests.browser.person import Person
 from tests.browser.stack import Stack, chromium_that_stores_nothing
+
+
+async def ann_with_bob_and_cem(new_person: NewPerson, stack: Stack) -> Person:
+    """Ann at the page, to whom two others have written."""
+    ann = await new_person()
+    await ann.sign_up("ann")
+    for name in ("bob", "cem"):
+        await say(stack, await sign_up(stack, name), await ann.own_id(), ["hello"])
+    return ann
 
 
 async def test_message_is_sent_then_delivered_then_read(new_person: NewPerson) -> None:
@@ -64,10 +73,7 @@ async def test_username_that_is_taken_is_said_at_its_field(new_person: NewPerson
 
 
 async def test_presence_and_typing_are_seen(new_person: NewPerson) -> None:
-    ann, bob = await new_person(), await new_person()
-    await ann.sign_up("ann")
-    await bob.sign_up("bob")
-    await ann.find("bob")
+    ann, bob = await ann_and_bob(new_person)
     await ann.write("hello")
     await bob.open("ann")
     status = bob.page.locator(".thread-head .status")
@@ -79,10 +85,7 @@ async def test_presence_and_typing_are_seen(new_person: NewPerson) -> None:
 
 
 async def test_edit_and_deletion_reach_the_other_side(new_person: NewPerson) -> None:
-    ann, bob = await new_person(), await new_person()
-    await ann.sign_up("ann")
-    await bob.sign_up("bob")
-    await ann.find("bob")
+    ann, bob = await ann_and_bob(new_person)
     await ann.write("helo")
     await bob.open("ann")
     await bob.sees("helo")
@@ -247,10 +250,7 @@ async def test_colours_follow_the_system_until_one_chooses(new_person: NewPerson
 
 
 async def test_days_are_separated_and_emoji_stand_alone(new_person: NewPerson) -> None:
-    ann, bob = await new_person(), await new_person()
-    await ann.sign_up("ann")
-    await bob.sign_up("bob")
-    await ann.find("bob")
+    ann, _ = await ann_and_bob(new_person)
     await ann.write("🎉")
     await ann.sees("🎉", "delivered")
     await expect(ann.page.locator(".separator.is-day")).to_have_text("Today")
@@ -307,10 +307,7 @@ async def test_conversation_is_opened_again_after_a_search_in_it_on_a_phone(
 async def test_person_whose_details_are_shown_is_the_one_who_is_blocked(
     new_person: NewPerson, stack: Stack
 ) -> None:
-    ann = await new_person()
-    await ann.sign_up("ann")
-    for name in ("bob", "cem"):
-        await say(stack, await sign_up(stack, name), await ann.own_id(), ["hello"])
+    ann = await ann_with_bob_and_cem(new_person, stack)
     await ann.open("bob")
     await ann.open("cem")
     await ann.page.get_by_title("About this person").click()
@@ -328,10 +325,7 @@ async def test_person_whose_details_are_shown_is_the_one_who_is_blocked(
 async def test_composer_is_as_high_as_ever_after_somebody_is_unblocked(
     new_person: NewPerson, stack: Stack
 ) -> None:
-    ann = await new_person()
-    await ann.sign_up("ann")
-    for name in ("bob", "cem"):
-        await say(stack, await sign_up(stack, name), await ann.own_id(), ["hello"])
+    ann = await ann_with_bob_and_cem(new_person, stack)
     await ann.open("bob")
     height = await ann.composer.evaluate("composer => composer.clientHeight")
     await ann.page.get_by_title("About this person").click()
