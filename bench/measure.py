@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import httpx
 
@@ -20,9 +20,10 @@ _ON_STAGE = {
     "past": message_scenarios.past,
     "profile": service_scenarios.profile,
 }
-_APART = {"filled": message_scenarios.filled, "memory": service_scenarios.memory}
-QUICK_SCENARIOS = ("start", *_ON_STAGE)
-SCENARIOS = (*QUICK_SCENARIOS, *_APART)
+_FIRST = {"gaps": service_scenarios.gaps, "start": service_scenarios.start}
+_LAST = {"filled": message_scenarios.filled, "memory": service_scenarios.memory}
+QUICK_SCENARIOS = (*_FIRST, *_ON_STAGE)
+SCENARIOS = (*QUICK_SCENARIOS, *_LAST)
 
 
 def measure(options: Options, only: Collection[str], within_s: float | None = None) -> Record:
@@ -34,9 +35,7 @@ def measure(options: Options, only: Collection[str], within_s: float | None = No
     if record.machine.file_system == "tmpfs":
         record.warnings.append("databases are on tmpfs: durable writes cost nothing here")
     started = time.monotonic()
-    if "start" in only:
-        with _noting_failure("start", record):
-            service_scenarios.start(options, record)
+    _measure_apart(_FIRST, options, only, record)
     wanted = [name for name in _ON_STAGE if name in only]
     if wanted:
         with _noting_failure("services", record), stage(options, record, options.directory) as on:
@@ -46,11 +45,21 @@ def measure(options: Options, only: Collection[str], within_s: float | None = No
                     continue
                 with _noting_failure(name, record):
                     _ON_STAGE[name](on, options, record)
-    for name, scenario in _APART.items():
+    _measure_apart(_LAST, options, only, record)
+    return record
+
+
+def _measure_apart(
+    scenarios: Mapping[str, Callable[[Options, Record], None]],
+    options: Options,
+    only: Collection[str],
+    record: Record,
+) -> None:
+    """Measure what needs no stage, or one of its own."""
+    for name, scenario in scenarios.items():
         if name in only:
             with _noting_failure(name, record):
                 scenario(options, record)
-    return record
 
 
 @contextlib.contextmanager

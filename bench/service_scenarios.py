@@ -1,4 +1,5 @@
-"""Measurements of connecting, of the profile service and of the start; see `message_scenarios`."""
+"""Measurements of the machine, of connecting, of the profile service and of the start; see
+`message_scenarios`."""
 
 import tempfile
 from pathlib import Path
@@ -8,6 +9,7 @@ import msgspec
 from bench import proc, tool
 from bench.connects import ConnectsPlan, ConnectsResult
 from bench.footprint import FootprintPlan, FootprintResult
+from bench.gaps import GapsPlan, GapsResult
 from bench.http_load import HttpPlan, HttpResult
 from bench.people import sign_up
 from bench.record import Record, Row, exactly, spread
@@ -17,10 +19,35 @@ from bench.start import StartPlan, StartResult
 from shared.introspection import INTROSPECT_PATH, TokenPair
 from shared.service_auth import ServiceCredentials, load_or_create_secret
 
-__all__ = ["connects", "memory", "profile", "start"]
+__all__ = ["connects", "gaps", "memory", "profile", "start"]
 
 _TALKATIVE = 150
 """People who all talk with each other: some 11,000 conversations."""
+
+
+def gaps(options: Options, record: Record) -> None:
+    """How often cores stand still before anything of the bench runs on them."""
+    say("idle cores")
+    plan = GapsPlan(cores=[tool.SERVER_CORE, tool.GENERATOR_CORE])
+    results = [
+        result
+        for _ in range(options.repetitions)
+        for result in tool.run("bench.gaps", plan, list[GapsResult], core=None)
+    ]
+    often = spread(result.gaps_per_s for result in results)
+    record.rows += [
+        Row(
+            what="a core with nothing to do stands still",
+            value=spread(result.lost_ms_per_s for result in results),
+            unit="ms/s",
+            note=f"{often.low:.1f} to {often.high:.1f} times a second, for 1 ms or longer",
+        ),
+        Row(
+            what="the same: at the longest",
+            value=spread(result.longest_ms for result in results),
+            unit="ms",
+        ),
+    ]
 
 
 def connects(on: Stage, options: Options, record: Record) -> None:

@@ -1,5 +1,6 @@
 """The bench itself: what it fills databases with, and what it says of what it measured."""
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,6 +14,7 @@ pytest.importorskip("picows", reason="the load generator is missing: `make check
 from bench import tool
 from bench.chart import Axis, Series, document, panel
 from bench.fill import Busy, FillPlan, FillResult, Long
+from bench.gaps import GapsPlan, GapsResult
 from bench.merge import merged
 from bench.record import Machine, Record, Row, Spread
 from bench.soak import trend
@@ -88,6 +90,15 @@ def test_filled_database_holds_what_was_asked_for(tmp_path: Path) -> None:
         of_user = "FROM members JOIN users ON users.key = user WHERE users.id = ?"
         assert count(f"SELECT count(*) {of_user}", "u_busy") == 100
         assert count(f"SELECT last_seq {of_user}", "u_reader") == 600
+
+
+def test_gaps_are_watched_on_every_core_at_once() -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    plan = GapsPlan(cores=cores, measured_s=0.05)
+    watched = tool.run("bench.gaps", plan, list[GapsResult], core=None)
+    assert len(watched) == len(cores)
+    assert all(0 < one.longest_ms for one in watched)
+    assert all(one.gaps_per_s <= one.lost_ms_per_s for one in watched)
 
 
 def test_chart_is_well_formed_whatever_its_labels_say() -> None:
