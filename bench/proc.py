@@ -1,4 +1,4 @@
-"""What the kernel says of a process: processor time, memory, cores (proc(5))."""
+"""What the kernel says and does: processor time, memory, cores (proc(5)), files in memory."""
 
 import os
 import time
@@ -7,10 +7,20 @@ from pathlib import Path
 
 import msgspec
 
-__all__ = ["CpuMeter", "CpuShares", "cpu_s", "file_system", "pin", "rss_bytes"]
+__all__ = [
+    "CpuMeter",
+    "CpuShares",
+    "cpu_s",
+    "file_system",
+    "forget_files",
+    "pin",
+    "read_files",
+    "rss_bytes",
+]
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _SCHEDULER_CLOCK = 2
+_READ_BYTES = 1 << 20
 
 
 class CpuShares(msgspec.Struct, frozen=True):
@@ -83,3 +93,23 @@ def file_system(path: Path) -> str:
     mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
     holding = [m for m in mounts if path.resolve().is_relative_to(m[1])]
     return max(holding, key=lambda mount: len(mount[1]))[2]
+
+
+def forget_files(directory: Path) -> None:
+    """Have the kernel drop what it holds in memory of the files in a directory."""
+    for path in _files(directory):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())  # only what is written can be dropped
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def read_files(directory: Path) -> None:
+    """Have the kernel hold the files in a directory in memory, as it does once they are used."""
+    for path in _files(directory):
+        with path.open("rb") as file:
+            while file.read(_READ_BYTES):
+                pass
+
+
+def _files(directory: Path) -> list[Path]:
+    return [path for path in directory.iterdir() if path.is_file()]
