@@ -86,6 +86,23 @@ async def test_what_was_written_offline_survives_the_tab(
     assert await bob.texts() == ["before", "written in the dark"]
 
 
+async def test_preference_that_cannot_be_saved_flips_back_and_says_why(
+    new_person: NewPerson, stack: Stack
+) -> None:
+    ann = await new_person()
+    await ann.sign_up("ann")
+    panel = await ann.settings("Appearance and privacy")
+    switch = panel.get_by_role("switch", name="Show when you are online")
+    await expect(switch).to_be_checked()
+    await stack.stop_gateway(signal.SIGKILL)
+    await ann.page.clock.install()
+    await switch.click()
+    await expect(switch).not_to_be_checked()
+    await ann.page.clock.run_for(30_000)
+    await expect(panel.get_by_role("alert").get_by_text("No connection.")).to_be_visible()
+    await expect(switch).to_be_checked()
+
+
 async def test_other_tab_sends_what_a_closed_one_has_left(
     new_person: NewPerson, stack: Stack
 ) -> None:

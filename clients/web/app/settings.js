@@ -2,7 +2,7 @@
 
 import { avatar } from "./avatar.js";
 import { closeOnBackdrop, h, icon, iconButton } from "./dom.js";
-import { Saving } from "./fields.js";
+import { Saving, sentence } from "./fields.js";
 import { showAccount } from "./own-account.js";
 import { showProfile } from "./own-profile.js";
 import * as time from "./time.js";
@@ -133,6 +133,7 @@ export class Settings {
   }
 
   #toggle(name, label, explanation, held) {
+    const refusal = h("p", { class: "field-error", role: "alert" });
     const input = h("input", {
       type: "checkbox",
       role: "switch",
@@ -141,10 +142,12 @@ export class Settings {
       aria: { describedby: `about-${name}` },
       onchange: async () => {
         input.disabled = true;
+        refusal.textContent = "";
         try {
           input.checked = (await this.#duet.preferences({ [name]: input.checked }))[name];
-        } catch {
+        } catch (error) {
           input.checked = !input.checked;
+          refusal.textContent = sentence(error.message);
         }
         input.disabled = false;
       },
@@ -152,7 +155,7 @@ export class Settings {
     return h(
       "div",
       { class: "switch" },
-      h("div", {}, h("label", { for: `switch-${name}` }, label), h("p", { id: `about-${name}` }, explanation)),
+      h("div", {}, h("label", { for: `switch-${name}` }, label), h("p", { id: `about-${name}` }, explanation), refusal),
       input,
     );
   }
