@@ -264,6 +264,17 @@ async def test_what_is_no_address_is_refused_at_the_login(
     assert f"Invalid value for '{option}'" in ran.err
 
 
+@pytest.mark.parametrize(
+    "arguments", [("send", "\udcff", "hi"), ("history", "\udcff"), ("search", "ann \udcff")]
+)
+async def test_arguments_that_are_no_utf8_are_refused(
+    ann: Shell, arguments: tuple[str, ...]
+) -> None:
+    ran = await ann.run(*arguments)
+    assert ran.status == 2
+    assert "not valid UTF-8" in ran.err
+
+
 async def test_interrupt_ends_a_command_that_asks_for_a_password(ann: Shell) -> None:
     keyboard, terminal = os.openpty()
     try:

@@ -6,7 +6,7 @@ import functools
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
@@ -35,6 +35,7 @@ def command_line(
     @functools.wraps(work)
     def run(*arguments: P.args, **options: P.kwargs) -> None:
         home = click.get_current_context().find_object(Home) or Home()
+        _refuse_what_is_no_text((*arguments, *options.values()))
         try:
             asyncio.run(work(home, *arguments, **options))
         except duet_client.LoginRequired as error:
@@ -56,6 +57,13 @@ def command_line(
             sys.exit(EXIT_INTERRUPTED)
 
     return run
+
+
+def _refuse_what_is_no_text(given: Iterable[object]) -> None:
+    """Arguments that are no UTF-8 come as lone surrogates (PEP 383), which no request can hold."""
+    for value in given:
+        if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+            raise click.UsageError(f"not valid UTF-8: {value!r}")
 
 
 def _leave(message: str, status: int) -> None:
