@@ -15,7 +15,7 @@ from profile_service.metrics import Metrics
 
 __all__ = ["build_application"]
 
-_CORS_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+_CORS_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _CORS_REQUEST_HEADERS = ("Authorization", "Content-Type", "If-Match", "If-None-Match")
 _CORS_EXPOSED_HEADERS = ("ETag", "Location", "Retry-After", "X-Request-ID")
 _CORS_MAX_AGE_S = 600

@@ -224,16 +224,17 @@ async def test_browsers_of_allowed_origins_may_call_and_see_refusals(tmp_path: P
         assert refused.status_code == 401
         assert refused.headers["access-control-allow-origin"] == "https://chat.example"
         assert "Retry-After" in refused.headers["access-control-expose-headers"]
-        preflight = await service.client.options(
-            "/v1/users/me",
-            headers=origin
-            | {
-                "Access-Control-Request-Method": "PATCH",
-                "Access-Control-Request-Headers": "authorization,if-match",
-            },
-        )
-        assert preflight.status_code == 200
-        assert "PATCH" in preflight.headers["access-control-allow-methods"]
+        for method in ("PATCH", "HEAD"):
+            preflight = await service.client.options(
+                "/v1/users/me",
+                headers=origin
+                | {
+                    "Access-Control-Request-Method": method,
+                    "Access-Control-Request-Headers": "authorization,if-match",
+                },
+            )
+            assert preflight.status_code == 200
+            assert method in preflight.headers["access-control-allow-methods"]
         other = await service.client.get("/healthz", headers={"Origin": "https://evil.example"})
         assert "access-control-allow-origin" not in other.headers
 
