@@ -134,6 +134,8 @@ class Erasure(msgspec.Struct, frozen=True, gc=False):
 
     user: UserId
     conversation: ConversationId
+    after: int = 0
+    """The seq up to which this was done before."""
 
 
 Change: TypeAlias = Draft | Edit | Deletion | Mark | Erasure
@@ -209,7 +211,10 @@ class Blocked(msgspec.Struct, frozen=True, gc=False):
 
 
 class Unfinished(msgspec.Struct, frozen=True, gc=False):
-    """Part of an erasure is done; ask for it again."""
+    """Part of an erasure is done; ask for the rest."""
+
+    upto: int
+    """The seq up to which it is done."""
 
 
 Outcome: TypeAlias = Appended | Marked | Conflict | NotFound | NotAuthor | Blocked | Unfinished

@@ -6,7 +6,7 @@ after the commit stops nothing.
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -146,19 +146,24 @@ class Messenger:
         self.refuse_changes_of(user_id)
         # This finds nothing, and comes behind what they sent before and waits in the queue.
         await self._erase_in(
-            user_id, conversation_id(user_id, user_id), {ErrorCode.MESSAGE_NOT_FOUND}
+            user_id, conversation_id(user_id, user_id), ErrorCode.MESSAGE_NOT_FOUND
         )
-        while conversations := await self._store.conversations_to_erase(user_id):
+        after: ConversationId | None = None
+        while conversations := await self._store.conversations_to_erase(user_id, after):
             for conversation in conversations:
-                await self._erase_in(user_id, conversation, {None, ErrorCode.OVERLOADED})
+                await self._erase_in(user_id, conversation)
+            after = conversations[-1]
 
     async def _erase_in(
-        self, user_id: UserId, conversation: ConversationId, expected: Collection[str | None]
+        self, user_id: UserId, conversation: ConversationId, expected: ErrorCode | None = None
     ) -> None:
-        waiter = _Waiter()
-        self.submit(Erasure(user_id, conversation), waiter)
-        if await waiter.answered not in expected:
-            raise StoreUnavailable("while erasing")
+        upto: int | None = 0
+        while upto is not None:
+            waiter = _Waiter()
+            self.submit(Erasure(user_id, conversation, after=upto), waiter)
+            code, upto = await waiter.answered
+            if code != expected:
+                raise StoreUnavailable("while erasing")
 
     async def settled(self) -> None:
         """Wait until what is being committed now, if anything, is published."""
@@ -240,7 +245,7 @@ class Messenger:
                 self._failed(submission, outcome)
             else:
                 refused += 1
-                self._refuse(submission, _REFUSALS[type(outcome)])
+                self._not_made(submission, outcome)
         if not self._committer.waiting:
             self._depart()  # no ack waits for messages to be rendered
             self._bus.publish(notices)
@@ -295,6 +300,13 @@ class Messenger:
                 )
             )
 
+    def _not_made(self, submission: _Submission, outcome: Outcome) -> None:
+        """Answer what was refused, or is an erasure and not made to its end."""
+        if not isinstance(outcome, Unfinished):
+            self._refuse(submission, _REFUSALS[type(outcome)])
+        elif isinstance(submission.sender, _Waiter):
+            submission.sender.go_on(outcome)
+
     def _failed(self, submission: _Submission, error: Exception) -> None:
         if isinstance(error, StoreUnavailable):
             self._refuse(submission, ErrorCode.STORE_UNAVAILABLE, _RETRY_AFTER_MS)
@@ -321,11 +333,20 @@ class _Waiter:
     connection_id = None
 
     def __init__(self) -> None:
-        self.answered: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self.answered: asyncio.Future[tuple[str | None, int | None]] = (
+            asyncio.get_running_loop().create_future()
+        )
+        """What went wrong, if anything; and up to where it is done, if not to the end."""
 
     def answer(self, frame: frames.ServerFrame) -> None:
+        self._set(frame.code if isinstance(frame, frames.Error) else None, None)
+
+    def go_on(self, unfinished: Unfinished) -> None:
+        self._set(None, unfinished.upto)
+
+    def _set(self, code: str | None, upto: int | None) -> None:
         if not self.answered.done():
-            self.answered.set_result(frame.code if isinstance(frame, frames.Error) else None)
+            self.answered.set_result((code, upto))
 
 
 _REFUSALS: dict[type, ErrorCode] = {
@@ -333,7 +354,6 @@ _REFUSALS: dict[type, ErrorCode] = {
     NotFound: ErrorCode.MESSAGE_NOT_FOUND,
     NotAuthor: ErrorCode.NOT_AUTHOR,
     Blocked: ErrorCode.BLOCKED,
-    Unfinished: ErrorCode.OVERLOADED,
 }
 
 

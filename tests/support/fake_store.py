@@ -98,11 +98,13 @@ class FakeMessageStore:
         """See `MessageStore`."""
         self.deliveries += [(position, connections, at_ms) for position, connections in deliveries]
 
-    async def conversations_to_erase(self, user_id: UserId) -> list[ConversationId]:
+    async def conversations_to_erase(
+        self, user_id: UserId, after: ConversationId | None = None
+    ) -> list[ConversationId]:
         """See `MessageStore`."""
         self._must_be_available()
         with_text = [m for m in self._messages.values() if m.sender == user_id and not m.deleted]
-        return list(dict.fromkeys(message.conversation for message in with_text))
+        return sorted({m.conversation for m in with_text if m.conversation > (after or "")})
 
     async def is_available(self) -> bool:
         """See `MessageStore`."""
@@ -192,7 +194,11 @@ class FakeMessageStore:
         if not own or erasure.user not in (own[0].sender, own[0].recipient):
             return NotFound()
         for message in own:
-            if message.sender == erasure.user and not message.deleted:
+            if (
+                message.sender == erasure.user
+                and not message.deleted
+                and message.seq > erasure.after
+            ):
                 self._messages[message.conversation, message.seq] = msgspec.structs.replace(
                     message,
                     text="",

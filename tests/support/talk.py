@@ -5,6 +5,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
+
 from shared.ids import UserId, conversation_id
 from ws_gateway.conversations import (
     Appended,
@@ -17,6 +19,7 @@ from ws_gateway.conversations import (
     Mark,
     Message,
     Outcome,
+    Unfinished,
 )
 from ws_gateway.ports import MessageStore
 
@@ -82,9 +85,18 @@ async def mark(
 async def erase(store: MessageStore, user: UserId, *, at_ms: int = 4) -> list[Outcome]:
     """Erase a user until nothing is left to do, as the messenger does."""
     outcomes = []
-    while conversations := await store.conversations_to_erase(user):
-        changes = [Erasure(user, conversation) for conversation in conversations]
-        outcomes += await store.append_batch(changes, at_ms)
+    after = None
+    while conversations := await store.conversations_to_erase(user, after):
+        rest = [Erasure(user, conversation) for conversation in conversations]
+        while rest:
+            made = await store.append_batch(rest, at_ms)
+            outcomes += made
+            rest = [
+                msgspec.structs.replace(erasure, after=outcome.upto)
+                for erasure, outcome in zip(rest, made, strict=True)
+                if isinstance(outcome, Unfinished)
+            ]
+        after = conversations[-1]
     return outcomes
 
 

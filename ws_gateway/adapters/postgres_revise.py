@@ -111,7 +111,9 @@ class Revise:
     async def _erase(self, erasure: Erasure, chat: Chat) -> Outcome:
         """Erase some messages of one conversation; the last time, note it in both logs."""
         user = chat.key_of(erasure.user)
-        rows: list[Any] = await self._connection.fetch(_TEXTS, chat.key, user, _ERASE_CHUNK + 1)
+        rows: list[Any] = await self._connection.fetch(
+            _TEXTS, chat.key, erasure.after, user, _ERASE_CHUNK + 1
+        )
         if not rows:
             told = await self._connection.fetchrow(_ERASED, user, chat.key, EventKind.ERASED)
             if told is not None:  # another gateway was here first
@@ -124,7 +126,7 @@ class Revise:
         await self._connection.execute(_ERASE, chat.key, seqs, self._at_ms)
         await self._connection.execute(_FORGET, chat.key, seqs)
         if len(rows) > _ERASE_CHUNK:
-            return Unfinished()
+            return Unfinished(seqs[-1])
         event = await self._log(chat, EventKind.ERASED, erased_message(chat, erasure.user))
         return Appended(event, duplicate=False)
 
@@ -161,7 +163,8 @@ SELECT $1, $2, $3::text::tsvector FROM indexed WHERE indexed.conversation = $1 A
 """
 
 _TEXTS = """
-SELECT seq FROM messages WHERE conversation = $1 AND sender = $2 AND NOT deleted LIMIT $3
+SELECT seq FROM messages
+WHERE conversation = $1 AND seq > $2 AND sender = $3 AND NOT deleted ORDER BY seq LIMIT $4
 """
 
 _ERASED = """

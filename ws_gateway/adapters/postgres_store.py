@@ -167,11 +167,13 @@ class PostgresMessageStore:
             self._deliveries[:0] = noted
             raise
 
-    async def conversations_to_erase(self, user_id: UserId) -> list[ConversationId]:
+    async def conversations_to_erase(
+        self, user_id: UserId, after: ConversationId | None = None
+    ) -> list[ConversationId]:
         """Return some conversations with text of this user; see `MessageStore`."""
 
         async def read(connection: Connection) -> Any:
-            return await connection.fetch(_TO_ERASE, user_id)
+            return await connection.fetch(_TO_ERASE, user_id, after)
 
         return [row["id"] for row in await available(self._database.read(read))]
 
@@ -297,8 +299,8 @@ FROM me CROSS JOIN LATERAL (
     UNION ALL
     SELECT key, id FROM conversations WHERE high = me.key
 ) AS chat
-WHERE EXISTS (
+WHERE chat.key > coalesce((SELECT key FROM conversations WHERE id = $2), 0) AND EXISTS (
     SELECT FROM messages
     WHERE messages.conversation = chat.key AND messages.sender = me.key AND NOT messages.deleted
-) LIMIT 100
+) ORDER BY chat.key LIMIT 100
 """

@@ -55,14 +55,11 @@ class LogCache:
         self.routes: dict[Pair, Route] = {}
         self.last: dict[int, tuple[int, int]] = {}
         """For each conversation its last seq, and how many messages of its `low` that makes."""
-        self.erased: dict[tuple[int, int], int] = {}
-        """For each user and conversation, the seq up to which an unfinished erasure has come."""
 
     def forget(self) -> None:
         """Start afresh."""
         self.routes.clear()
         self.last.clear()
-        self.erased.clear()
 
     def undo(self, append: "Append") -> None:
         """Forget what a transaction that was rolled back has put here."""
@@ -72,7 +69,6 @@ class LogCache:
             route = self.routes.pop(pair, None)
             if route is not None:
                 self.last.pop(route.conversation, None)
-        self.erased.clear()
 
     def bound(self) -> None:
         """Start afresh when too much is remembered."""
@@ -105,7 +101,6 @@ class Append:
         self._backlog = backlog
         self._at_ms = at_ms
         self.position = position
-        self.erased = cache.erased
         self._careful = careful
         self._rows: list[int | str] = []
         self._stored: dict[tuple[UserId, str], Message] = {}

@@ -41,8 +41,6 @@ _ERASE_CHUNK = 1000
 class Conversations(Protocol):
     """What the transaction knows of conversations beside the tables."""
 
-    @property
-    def erased(self) -> dict[tuple[int, int], int]: ...
     def last_of(self, conversation: int) -> tuple[int, int]: ...
     def place(self, conversation: int) -> None: ...
 
@@ -177,10 +175,8 @@ class Revise:
         if user is None or found is None:
             return NotFound()
         conversation, low, high, peer = found
-        erased = self._conversations.erased
-        after = erased.pop((user, conversation), 0)
         rows = self._connection.execute(
-            _TEXTS, (conversation, after, user, _ERASE_CHUNK + 1)
+            _TEXTS, (conversation, erasure.after, user, _ERASE_CHUNK + 1)
         ).fetchall()
         more = len(rows) > _ERASE_CHUNK
         del rows[_ERASE_CHUNK:]
@@ -191,8 +187,7 @@ class Revise:
             [(self._at_ms, position) for position, _, _ in rows],
         )
         if more:
-            erased[user, conversation] = rows[-1][2]
-            return Unfinished()
+            return Unfinished(rows[-1][2])
         self._log(conversation, (low, high), None, EventKind.ERASED, user)
         event = erased_event(erasure.conversation, erasure.user, peer, self.position)
         return Appended(event, duplicate=False)

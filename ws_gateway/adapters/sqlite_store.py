@@ -78,8 +78,6 @@ class SqliteMessageStore:
         """Where the log ended then."""
         self._noted_upto: int | None = None
         """What `life.settled` is, once this life wrote it."""
-        self._erasing: dict[UserId, int] = {}
-        """By user, the first conversation of those that were to be erased when last asked for."""
         self._deliveries: list[_Delivery] = []
 
     @classmethod
@@ -220,28 +218,17 @@ class SqliteMessageStore:
             for _ in range(0, len(self._deliveries), _DELIVERIES):
                 await self.write_deliveries(_DELIVERIES)
 
-    async def conversations_to_erase(self, user_id: UserId) -> list[ConversationId]:
-        """Return some conversations with text of this user; see `MessageStore`.
-
-        This goes on where the last call began, and within that conversation where its erasure has
-        come, or a person with very many conversations, or one very long, would have what is erased
-        looked through again each time.
-        """
+    async def conversations_to_erase(
+        self, user_id: UserId, after: ConversationId | None = None
+    ) -> list[ConversationId]:
+        """Return some conversations with text of this user; see `MessageStore`."""
         await self.settle(user_id)
 
-        async def read(first: int) -> list[tuple[int, ConversationId]]:
-            def query(connection: sqlite3.Connection) -> list[tuple[int, ConversationId]]:
-                key = user_key(connection, user_id)
-                erased = 0 if key is None else self._cache.erased.get((key, first), 0)
-                return connection.execute(_TO_ERASE, (key, first, erased)).fetchall()
+        def read(connection: sqlite3.Connection) -> list[ConversationId]:
+            key = user_key(connection, user_id)
+            return [id_ for (id_,) in connection.execute(_TO_ERASE, (key, after))]
 
-            return await available(self._database.read(query))
-
-        first = self._erasing.pop(user_id, 0)
-        rows = await read(first) or (await read(0) if first else [])
-        if rows:
-            self._erasing[user_id] = rows[0][0]
-        return [conversation for _, conversation in rows]
+        return await available(self._database.read(read))
 
     def forget_route(self, sender: UserId, recipient: UserId) -> None:
         """A block between them came or went. For the writer's thread, within its transaction."""
@@ -426,12 +413,14 @@ ORDER BY mine.last_position DESC LIMIT 1000
 """
 
 _TO_ERASE = """
-SELECT mine.conversation, conversations.id
+SELECT conversations.id
 FROM members AS mine
 CROSS JOIN conversations ON conversations.key = mine.conversation
-WHERE mine.user = ?1 AND mine.conversation >= ?2 AND EXISTS (
+WHERE mine.user = ?1
+AND mine.conversation > coalesce((SELECT key FROM conversations WHERE id = ?2), 0)
+AND EXISTS (
     SELECT 1 FROM places CROSS JOIN messages USING (position)
     WHERE places.conversation = mine.conversation AND messages.sender = mine.user
-      AND NOT messages.deleted AND places.seq > iif(mine.conversation = ?2, ?3, 0)
+      AND NOT messages.deleted
 ) ORDER BY mine.conversation LIMIT 100
 """

@@ -80,8 +80,11 @@ class MessageStore(Protocol):
         """
         ...
 
-    async def conversations_to_erase(self, user_id: UserId) -> list[ConversationId]:
-        """Return some conversations in which messages of this user still have their text.
+    async def conversations_to_erase(
+        self, user_id: UserId, after: ConversationId | None = None
+    ) -> list[ConversationId]:
+        """Return some conversations in which messages of this user still have their text: the
+        first, or the first after one that was returned before.
 
         Raises:
             StoreUnavailable: it cannot be read now.

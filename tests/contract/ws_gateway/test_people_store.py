@@ -258,13 +258,26 @@ async def test_erasure_in_parts_ends_with_exactly_one_event(stores: Stores, coun
     assert not (await stores.archive.search(BOB, "secret", None, upto=None, offset=0, limit=1)).hits
 
 
+async def test_erasure_goes_on_where_it_has_come(stores: Stores) -> None:
+    await say(stores.messages, ANN, BOB, "a", "b", "c")
+    await say(stores.messages, ANN, CID, "d")
+    first, second = await stores.messages.conversations_to_erase(ANN)
+    assert await stores.messages.conversations_to_erase(ANN, first) == [second]
+    assert await stores.messages.conversations_to_erase(ANN, second) == []
+    rest = Erasure(ANN, conversation_id(ANN, BOB), after=2)
+    (outcome,) = await stores.messages.append_batch([rest], 1)
+    assert isinstance(outcome, Appended)
+    events = await every_event(stores.messages, BOB)
+    assert [e.message.text for e in events if e.kind is EventKind.SENT] == ["a", "b", ""]
+
+
 async def test_erasure_goes_on_after_reopening(engine: Engine) -> None:
     async with engine.open() as stores:
         await stores.people.follow_feed("1", [ANN])
         await say(stores.messages, ANN, BOB, *("secret" for _ in range(1500)))
         await say(stores.messages, ANN, CID, "secret")
         part = Erasure(ANN, conversation_id(ANN, BOB))
-        assert await stores.messages.append_batch([part], 1) == [Unfinished()]
+        assert await stores.messages.append_batch([part], 1) == [Unfinished(upto=1000)]
     async with engine.open() as stores:
         assert await stores.people.users_to_erase() == [ANN]
         told = [o.event for o in await erase(stores.messages, ANN) if isinstance(o, Appended)]

@@ -28,9 +28,10 @@ READS: dict[str, tuple[str, tuple[object, ...]]] = {
     "events": (postgres_store._EVENTS, ("u", 1, 2)),
     "position": (postgres_store._POSITION, ("u",)),
     "receipts": (postgres_store._RECEIPTS, ("u", 1)),
-    "to erase": (postgres_store._TO_ERASE, ("u",)),
+    "to erase": (postgres_store._TO_ERASE, ("u", "c")),
     "people": (postgres_people._PEERS, ("u", 1)),
     "message": (postgres_revise._MESSAGE, (1, 2)),
+    "texts to erase": (postgres_revise._TEXTS, (1, 2, 3, 4)),
     "change": (postgres_revise._MADE, ("c", 1)),
 }
 

@@ -43,7 +43,7 @@ async def plan(tmp_path: Path) -> AsyncIterator[sqlite3.Connection]:
         (sqlite_store._EVENTS, (1, 2, 3, 4), False),
         (sqlite_store._RECEIPTS, {"me": 1, "position": 2}, False),
         (sqlite_store._DELIVERED, (1, 2), False),
-        (sqlite_store._TO_ERASE, (1, 0, 0), False),
+        (sqlite_store._TO_ERASE, (1, "c"), False),
         (sqlite_revise._TEXTS, (1, 0, 2, 3), False),
         (sqlite_people._PEERS, ("u", 2), False),
     ],
