@@ -21,8 +21,10 @@ from bench.tool import GENERATOR_CORE, SERVER_CORE
 __all__ = ["Relay", "Services", "environment", "free_port", "relay", "services"]
 
 SETTINGS = {
-    # Hundreds of people sign up from one address, and hold more connections than a person does.
+    # Hundreds of people sign up from one address, refresh all the time, and hold more connections
+    # than a person does.
     "DUET_SIGN_UPS_PER_ADDRESS": "1000000",
+    "DUET_REFRESH_BURST": "1000000",
     "DUET_MAX_CONNECTIONS_PER_USER": "1000",
     # A full run takes longer than ten minutes.
     "DUET_ACCESS_TOKEN_LIFETIME_S": "86400",

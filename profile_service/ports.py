@@ -16,7 +16,7 @@ import msgspec
 from profile_service.allowances import Charge, Refusal
 from profile_service.external_people import ExternalIdentity
 from profile_service.key_sets import PublicKey
-from profile_service.rotation import Decision, PresentedRefresh, Session
+from profile_service.rotation import Decision, PresentedRefresh, RotationRule, Session
 from profile_service.tokens import KeyRing
 from profile_service.users import Profile, User
 from shared.ids import SessionId, UserId
@@ -212,13 +212,14 @@ class SessionStore(Protocol):
         presented: Sequence[tuple[PresentedRefresh, AuditEntry]],
         *,
         now_ms: int,
-        grace_ms: int,
+        rule: RotationRule,
         expires_at_ms: int,
     ) -> list[Rotation]:
         """Apply `rotation.decide` to each in turn, in one transaction, and do what it says.
 
         A reuse ends the session and appends a revocation. The given entry is the audit row of a
-        rotation; its kind is replaced when something else was decided.
+        rotation, and of a reuse with its kind replaced. Nothing else leaves one: it could be asked
+        for without end.
         """
         ...
 

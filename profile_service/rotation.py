@@ -7,7 +7,7 @@ it gets the current generation once more. What tells the two apart:
 
 | presented generation        | then                                                       |
 |-----------------------------|------------------------------------------------------------|
-| the current one             | rotate                                                     |
+| the current one             | rotate; or nothing for now, see `RotationRule.burst`       |
 | the one before, within the  | reissue the current one: a retry, or one of several        |
 | grace after the rotation    | requests that raced                                        |
 | the one before, and nobody  | reissue: the response with the successor never arrived     |
@@ -29,6 +29,7 @@ __all__ = [
     "MAX_SESSIONS_PER_USER",
     "Decision",
     "PresentedRefresh",
+    "RotationRule",
     "Session",
     "decide",
     "is_acceptable",
@@ -36,6 +37,20 @@ __all__ = [
 
 MAX_SESSIONS_PER_USER = 100
 """One more log-in ends the session that was refreshed longest ago."""
+
+
+_ROTATION_MS = 10_000
+"""In each such time of its life a session may rotate once, whenever that is."""
+
+
+class RotationRule(msgspec.Struct, frozen=True, kw_only=True):
+    """What an installation may choose."""
+
+    grace_ms: int
+    """How long after a rotation the token before is taken for a retry."""
+    burst: int = 100
+    """How many rotations a session has beyond one in ten seconds of its life: each leaves an audit
+    row, and nobody's client needs more."""
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,8 +83,14 @@ class Decision(enum.Enum):
 
     ROTATE = "rotate"
     REISSUE = "reissue"
+    TOO_OFTEN = "too_often"
     REUSE = "reuse"
     REFUSE = "refuse"
+
+    @property
+    def gives_tokens(self) -> bool:
+        """Whether whoever presented it gets a new pair."""
+        return self in (Decision.ROTATE, Decision.REISSUE)
 
 
 def decide(
@@ -78,7 +99,7 @@ def decide(
     token_version: int | None,
     *,
     now_ms: int,
-    grace_ms: int,
+    rule: RotationRule,
 ) -> Decision:
     """Decide what presenting a refresh token does.
 
@@ -92,9 +113,11 @@ def decide(
     if presented.token_version != token_version or presented.generation > session.generation:
         return Decision.REFUSE
     if presented.generation == session.generation:
-        return Decision.ROTATE
+        age_ms = max(0, now_ms - session.created_at_ms)  # a clock may have been set back
+        rotations = rule.burst + age_ms // _ROTATION_MS
+        return Decision.ROTATE if session.generation <= rotations else Decision.TOO_OFTEN
     if presented.generation == session.generation - 1:
-        in_grace = now_ms - session.rotated_at_ms <= grace_ms
+        in_grace = now_ms - session.rotated_at_ms <= rule.grace_ms
         if in_grace or session.confirmed_generation < session.generation:
             return Decision.REISSUE
     return Decision.REUSE

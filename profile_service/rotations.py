@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 
 from profile_service.ports import AuditEntry, Rotation, SessionStore, StoreUnavailable
-from profile_service.rotation import PresentedRefresh
+from profile_service.rotation import PresentedRefresh, RotationRule
 from shared.batching import Batcher
 from shared.ids import SessionId
 
@@ -29,12 +29,12 @@ class RotationGroups:
         self,
         store: SessionStore,
         *,
-        grace_s: float,
+        rule: RotationRule,
         refresh_lifetime_s: int,
         now_ms: Callable[[], int],
     ) -> None:
         self._store = store
-        self._grace_ms = int(grace_s * 1000)
+        self._rule = rule
         self._lifetime_ms = refresh_lifetime_s * 1000
         self._now_ms = now_ms
         self._groups: Batcher[tuple[PresentedRefresh, AuditEntry], Rotation] = Batcher(
@@ -56,7 +56,7 @@ class RotationGroups:
         return await self._store.rotate(
             group,
             now_ms=now_ms,
-            grace_ms=self._grace_ms,
+            rule=self._rule,
             expires_at_ms=now_ms + self._lifetime_ms,
         )
 

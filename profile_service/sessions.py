@@ -7,7 +7,12 @@ from typing import Any
 import msgspec
 import structlog
 
-from profile_service.errors import InvalidAccessToken, InvalidRefreshToken, SessionNotFound
+from profile_service.errors import (
+    InvalidAccessToken,
+    InvalidRefreshToken,
+    SessionNotFound,
+    Throttled,
+)
 from profile_service.key_watch import KeyWatch
 from profile_service.metrics import Metrics
 from profile_service.ports import AuditEntry, LiveSession, SessionStore
@@ -28,6 +33,9 @@ CHECKS_PER_TURN = 32
 
 LOOKUPS_AT_ONCE = 256
 """Sessions that requests which arrive together look up in one query."""
+
+REFRESH_AGAIN_AFTER_S = 10
+"""A session that was refreshed too often may be again after so long; see `rotation`."""
 
 _INACTIVE = Introspection(active=False)
 _log = structlog.get_logger(__name__)
@@ -100,6 +108,7 @@ class Sessions:
 
         Raises:
             InvalidRefreshToken: it buys nothing; a replayed one has ended its session.
+            Throttled: its session was refreshed too often; nothing was changed.
         """
         try:
             claims = self._tokens.check_refresh(refresh_token)
@@ -115,6 +124,8 @@ class Sessions:
         if rotation.decision is Decision.REUSE:
             self._feed.notify()
             _log.warning("refresh_reused", user=claims.sub, session=claims.sid, address=address)
+        if rotation.decision is Decision.TOO_OFTEN:
+            raise Throttled(REFRESH_AGAIN_AFTER_S)
         if rotation.live is None:
             raise InvalidRefreshToken(rotation.decision.value)
         live = rotation.live
@@ -205,7 +216,7 @@ class Sessions:
     async def _introspect_refreshed(self, pair: "_CheckedPair") -> Introspection:
         try:
             refreshed = await self.refresh(pair.refresh_token or "", address=None)
-        except InvalidRefreshToken:
+        except (InvalidRefreshToken, Throttled):
             return _INACTIVE
         access = self._tokens.check_access(refreshed.tokens.access_token)
         return _active(access, refreshed.live.user, refreshed.tokens)

@@ -33,6 +33,8 @@ class Settings(ServiceSettings):
     refresh_token_lifetime_s: Annotated[int, pydantic.Field(ge=60, le=31_536_000)] = 2_592_000
     refresh_grace_s: Annotated[float, pydantic.Field(ge=0, le=300)] = 30.0
     """How long after a rotation the token before may still be presented."""
+    refresh_burst: Positive = 100
+    """Refreshes of one session beyond one in ten seconds of its life."""
 
     argon2_memory_kib: Annotated[int, pydantic.Field(ge=8, le=4_194_304)] = 47_104
     argon2_time_cost: Annotated[int, pydantic.Field(ge=1, le=100)] = 1

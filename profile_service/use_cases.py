@@ -18,6 +18,7 @@ from profile_service.ports import ExternalKeys, Stores
 from profile_service.profiles import Profiles
 from profile_service.records import Records
 from profile_service.revocations import RevocationFeed
+from profile_service.rotation import RotationRule
 from profile_service.rotations import Confirmations, RotationGroups
 from profile_service.sessions import Sessions
 from profile_service.settings import Settings
@@ -79,7 +80,9 @@ def build_use_cases(parts: Parts, external_keys: ExternalKeys | None) -> UseCase
 def _sessions(parts: Parts) -> Sessions:
     rotations = RotationGroups(
         parts.stores.sessions,
-        grace_s=parts.settings.refresh_grace_s,
+        rule=RotationRule(
+            grace_ms=int(parts.settings.refresh_grace_s * 1000), burst=parts.settings.refresh_burst
+        ),
         refresh_lifetime_s=parts.settings.refresh_token_lifetime_s,
         now_ms=parts.now_ms,
     )

@@ -13,7 +13,7 @@ from profile_service.adapters.rows import (
     user_from_row,
 )
 from profile_service.ports import AuditEntry, LiveSession, Rotation
-from profile_service.rotation import Decision, PresentedRefresh, Session, decide
+from profile_service.rotation import Decision, PresentedRefresh, RotationRule, Session, decide
 from profile_service.users import User
 from shared.ids import SessionId, UserId
 from shared.postgres import Connection
@@ -23,7 +23,6 @@ __all__ = ["rotate"]
 
 _AUDIT_KIND = {
     Decision.ROTATE: "refresh",
-    Decision.REISSUE: "refresh",
     Decision.REUSE: "reuse",
 }
 _LOCK_SESSIONS = (
@@ -49,7 +48,7 @@ async def rotate(
     presented: Sequence[tuple[PresentedRefresh, AuditEntry]],
     *,
     now_ms: int,
-    grace_ms: int,
+    rule: RotationRule,
     expires_at_ms: int,
 ) -> list[Rotation]:
     """See `SessionStore.rotate`; the transaction is the caller's.
@@ -63,7 +62,7 @@ async def rotate(
     sessions = {session.id: session for session in map(session_from_row, rows)}
     owners = list({session.user_id for session in sessions.values()})
     users = {user.id: user for user in map(user_from_row, await connection.fetch(_USERS, owners))}
-    group = _Group(sessions, users, now_ms, grace_ms, expires_at_ms)
+    group = _Group(sessions, users, now_ms, rule, expires_at_ms)
     rotations = [group.rotate(token, audit) for token, audit in presented]
     await group.write(connection)
     return rotations
@@ -77,13 +76,13 @@ class _Group:
         sessions: dict[SessionId, Session],
         users: dict[UserId, User],
         now_ms: int,
-        grace_ms: int,
+        rule: RotationRule,
         expires_at_ms: int,
     ) -> None:
         self._sessions = sessions
         self._users = users
         self._now_ms = now_ms
-        self._grace_ms = grace_ms
+        self._rule = rule
         self._expires_at_ms = expires_at_ms
         self._changed: set[SessionId] = set()
         self._audit: list[AuditEntry] = []
@@ -97,7 +96,7 @@ class _Group:
             session,
             user.token_version if user else None,
             now_ms=self._now_ms,
-            grace_ms=self._grace_ms,
+            rule=self._rule,
         )
         if decision is Decision.REFUSE or session is None or user is None:
             return Rotation(Decision.REFUSE, None)
@@ -113,14 +112,11 @@ class _Group:
         if decision is Decision.REUSE:
             self._change(msgspec.structs.replace(session, ended_at_ms=self._now_ms))
             self._revocations.append(Revocation("session", user.id, session_id=session.id))
-        self._audit.append(
-            msgspec.structs.replace(
-                audit, kind=_AUDIT_KIND[decision], detail=decision.value, user_id=user.id
+        if kind := _AUDIT_KIND.get(decision):
+            self._audit.append(
+                msgspec.structs.replace(audit, kind=kind, detail=decision.value, user_id=user.id)
             )
-        )
-        return Rotation(
-            decision, None if decision is Decision.REUSE else LiveSession(session, user)
-        )
+        return Rotation(decision, LiveSession(session, user) if decision.gives_tokens else None)
 
     async def write(self, connection: Connection) -> None:
         changed = [self._sessions[session_id] for session_id in sorted(self._changed)]

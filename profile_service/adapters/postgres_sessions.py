@@ -17,7 +17,7 @@ from profile_service.adapters.postgres_rows import (
 )
 from profile_service.adapters.rows import SESSION_COLUMNS, session_from_row
 from profile_service.ports import AuditEntry, FeedEntry, FeedPosition, LiveSession, Rotation
-from profile_service.rotation import MAX_SESSIONS_PER_USER, PresentedRefresh, Session
+from profile_service.rotation import MAX_SESSIONS_PER_USER, PresentedRefresh, RotationRule, Session
 from shared.ids import SessionId, UserId
 from shared.postgres import Connection, Postgres
 from shared.revocation import HeldSession, Revocation
@@ -97,7 +97,7 @@ class PostgresSessionStore:
         presented: Sequence[tuple[PresentedRefresh, AuditEntry]],
         *,
         now_ms: int,
-        grace_ms: int,
+        rule: RotationRule,
         expires_at_ms: int,
     ) -> list[Rotation]:
         return await self._database.write(
@@ -105,7 +105,7 @@ class PostgresSessionStore:
                 connection,
                 presented,
                 now_ms=now_ms,
-                grace_ms=grace_ms,
+                rule=rule,
                 expires_at_ms=expires_at_ms,
             )
         )

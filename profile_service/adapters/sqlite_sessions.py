@@ -20,6 +20,7 @@ from profile_service.rotation import (
     MAX_SESSIONS_PER_USER,
     Decision,
     PresentedRefresh,
+    RotationRule,
     Session,
     decide,
 )
@@ -31,7 +32,6 @@ __all__ = ["SqliteSessionStore"]
 
 _AUDIT_KIND = {
     Decision.ROTATE: "refresh",
-    Decision.REISSUE: "refresh",
     Decision.REUSE: "reuse",
 }
 
@@ -101,7 +101,7 @@ class SqliteSessionStore:
         presented: Sequence[tuple[PresentedRefresh, AuditEntry]],
         *,
         now_ms: int,
-        grace_ms: int,
+        rule: RotationRule,
         expires_at_ms: int,
     ) -> list[Rotation]:
         def rotate_one(
@@ -113,7 +113,7 @@ class SqliteSessionStore:
                 live.session if live else None,
                 live.user.token_version if live else None,
                 now_ms=now_ms,
-                grace_ms=grace_ms,
+                rule=rule,
             )
             if decision is Decision.REFUSE or live is None:
                 return Rotation(Decision.REFUSE, None)
@@ -121,13 +121,14 @@ class SqliteSessionStore:
                 live = _advance(connection, live, now_ms, expires_at_ms)
             if decision is Decision.REUSE:
                 _end_session(connection, live.session, now_ms)
-            append_audit(
-                connection,
-                msgspec.structs.replace(
-                    audit, kind=_AUDIT_KIND[decision], detail=decision.value, user_id=live.user.id
-                ),
-            )
-            return Rotation(decision, None if decision is Decision.REUSE else live)
+            if kind := _AUDIT_KIND.get(decision):
+                append_audit(
+                    connection,
+                    msgspec.structs.replace(
+                        audit, kind=kind, detail=decision.value, user_id=live.user.id
+                    ),
+                )
+            return Rotation(decision, live if decision.gives_tokens else None)
 
         def rotate_all(connection: sqlite3.Connection) -> list[Rotation]:
             return [rotate_one(connection, token, audit) for token, audit in presented]

@@ -124,7 +124,7 @@ class SessionRoutes:
                 handler=self.refresh,
                 body=Refresh,
                 replies={200: TokenGrant},
-                problems=("invalid_grant",),
+                problems=("invalid_grant", "too_many_attempts"),
             ),
         ]
 

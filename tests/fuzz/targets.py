@@ -133,6 +133,7 @@ class _HttpTarget:
 
 _UNTHROTTLED = {
     "sign_ups_per_address": 10**9,
+    "refresh_burst": 10**9,
     "login_attempts_per_address": 10**9,
     "login_attempts_per_account": 10**9,
     "login_attempts_per_account_and_address": 10**9,

@@ -33,6 +33,7 @@ from profile_service.rotation import (
     MAX_SESSIONS_PER_USER,
     Decision,
     PresentedRefresh,
+    RotationRule,
     Session,
     decide,
 )
@@ -286,12 +287,11 @@ class MemorySessionStore:
         presented: Sequence[tuple[PresentedRefresh, AuditEntry]],
         *,
         now_ms: int,
-        grace_ms: int,
+        rule: RotationRule,
         expires_at_ms: int,
     ) -> list[Rotation]:
         return [
-            self._rotate(token, audit, now_ms, grace_ms, expires_at_ms)
-            for token, audit in presented
+            self._rotate(token, audit, now_ms, rule, expires_at_ms) for token, audit in presented
         ]
 
     def _rotate(
@@ -299,7 +299,7 @@ class MemorySessionStore:
         token: PresentedRefresh,
         audit: AuditEntry,
         now_ms: int,
-        grace_ms: int,
+        rule: RotationRule,
         expires_at_ms: int,
     ) -> Rotation:
         live = self._storage.live(token.session_id, now_ms)
@@ -308,14 +308,19 @@ class MemorySessionStore:
             live.session if live else None,
             live.user.token_version if live else None,
             now_ms=now_ms,
-            grace_ms=grace_ms,
+            rule=rule,
         )
         if decision is Decision.REFUSE or live is None:
             return Rotation(Decision.REFUSE, None)
-        kind = "reuse" if decision is Decision.REUSE else "refresh"
-        self._storage.audit.append(
-            msgspec.structs.replace(audit, kind=kind, detail=decision.value, user_id=live.user.id)
-        )
+        if decision in (Decision.ROTATE, Decision.REUSE):
+            kind = "reuse" if decision is Decision.REUSE else "refresh"
+            self._storage.audit.append(
+                msgspec.structs.replace(
+                    audit, kind=kind, detail=decision.value, user_id=live.user.id
+                )
+            )
+        if decision is Decision.TOO_OFTEN:
+            return Rotation(decision, None)
         if decision is Decision.REUSE:
             self._end(live.session, now_ms)
             return Rotation(decision, None)

@@ -19,6 +19,7 @@ from profile_service.rotation import (
     MAX_SESSIONS_PER_USER,
     Decision,
     PresentedRefresh,
+    RotationRule,
     Session,
 )
 from profile_service.users import Profile, User
@@ -65,7 +66,7 @@ class Stores:
         rotations = await self.sessions.rotate(
             [(token, entry("refresh")) for token in tokens],
             now_ms=now_ms,
-            grace_ms=100,
+            rule=RotationRule(grace_ms=100),
             expires_at_ms=LATER_MS,
         )
         return [rotation.decision for rotation in rotations]

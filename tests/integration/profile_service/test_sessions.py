@@ -70,6 +70,26 @@ async def test_a_replayed_token_ends_the_session(service: RunningService) -> Non
     assert 'error="invalid_token"' in own.headers["www-authenticate"]
 
 
+async def test_session_that_is_refreshed_without_end_has_to_wait(tmp_path: Path) -> None:
+    clock = ManualClock()
+    settings = fast_settings(tmp_path, refresh_burst=2)
+    async with running_service(settings, clock=clock) as service:
+        created = await service.sign_up()
+        _, second = await refresh(service, created)
+        _, third = await refresh(service, second)
+        for _ in range(3):
+            refused = await service.client.post(
+                "/v1/token", json={"refresh_token": third["refresh_token"]}
+            )
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "10")
+            assert refused.json()["code"] == "too_many_attempts"
+        assert (await refresh(service, second))[0] == 200  # a retry changes nothing
+        clock.advance(10)
+        assert (await refresh(service, third))[0] == 200
+        assert (await refresh(service, created))[0] == 400  # nor is a replay let off
+        assert (await refresh(service, third))[1]["code"] == "invalid_grant"
+
+
 async def test_tokens_expire(tmp_path: Path) -> None:
     clock = ManualClock()
     settings = fast_settings(tmp_path, refresh_token_lifetime_s=3600)

@@ -20,7 +20,13 @@ from profile_service.errors import UsernameTaken
 from profile_service.external_people import ExternalIdentity
 from profile_service.ports import AuditEntry, LiveSession
 from profile_service.revocations import KeepAlive, Ready, RevocationFeed, Revoked
-from profile_service.rotation import MAX_SESSIONS_PER_USER, Decision, PresentedRefresh, Session
+from profile_service.rotation import (
+    MAX_SESSIONS_PER_USER,
+    Decision,
+    PresentedRefresh,
+    RotationRule,
+    Session,
+)
 from profile_service.users import Profile, User
 from shared.ids import new_session_id, new_user_id
 from shared.postgres import Connection, Postgres
@@ -99,7 +105,7 @@ async def rotate(side: Side, *tokens: PresentedRefresh) -> list[Decision]:
     rotations = await side.sessions.rotate(
         [(token, AUDIT) for token in tokens],
         now_ms=NOW_MS,
-        grace_ms=1000,
+        rule=RotationRule(grace_ms=1000),
         expires_at_ms=NOW_MS + 20_000,
     )
     return [rotation.decision for rotation in rotations]

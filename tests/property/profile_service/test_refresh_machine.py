@@ -13,7 +13,7 @@ from profile_service.key_watch import KeyWatch
 from profile_service.metrics import Metrics
 from profile_service.ports import AuditEntry
 from profile_service.revocations import RevocationFeed
-from profile_service.rotation import Session
+from profile_service.rotation import RotationRule, Session
 from profile_service.rotations import Confirmations, RotationGroups
 from profile_service.sessions import Sessions
 from profile_service.tokens import KeyRing, TokenAuthority
@@ -61,7 +61,10 @@ class RefreshMachine(RuleBasedStateMachine):
             now=self.clock,
         )
         rotations = RotationGroups(
-            store, grace_s=GRACE_S, refresh_lifetime_s=10**7, now_ms=self.now_ms
+            store,
+            rule=RotationRule(grace_ms=GRACE_S * 1000, burst=10**6),
+            refresh_lifetime_s=10**7,
+            now_ms=self.now_ms,
         )
         self.sessions = Sessions(
             store=store,

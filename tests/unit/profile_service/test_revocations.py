@@ -8,7 +8,7 @@ import pytest
 
 from profile_service.ports import AuditEntry, Rotation, StoreUnavailable
 from profile_service.revocations import KeepAlive, Ready, RevocationFeed, Revoked
-from profile_service.rotation import Decision, PresentedRefresh
+from profile_service.rotation import Decision, PresentedRefresh, RotationRule
 from profile_service.rotations import Confirmations, RotationGroups
 from shared.ids import SessionId, UserId
 from shared.revocation import Revocation
@@ -35,7 +35,7 @@ class ControlledStore(MemorySessionStore):
         presented: Sequence[tuple[PresentedRefresh, AuditEntry]],
         *,
         now_ms: int,
-        grace_ms: int,
+        rule: RotationRule,
         expires_at_ms: int,
     ) -> list[Rotation]:
         self.groups.append(len(presented))
@@ -92,7 +92,8 @@ async def test_a_closed_feed_ends_those_who_wait_and_those_who_come(
 
 
 def groups_of(store: ControlledStore) -> RotationGroups:
-    return RotationGroups(store, grace_s=30, refresh_lifetime_s=60, now_ms=lambda: 0)
+    rule = RotationRule(grace_ms=30_000)
+    return RotationGroups(store, rule=rule, refresh_lifetime_s=60, now_ms=lambda: 0)
 
 
 async def test_what_waits_during_a_transaction_goes_into_the_next(

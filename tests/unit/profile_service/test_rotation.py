@@ -6,6 +6,7 @@ import pytest
 from profile_service.rotation import (
     Decision,
     PresentedRefresh,
+    RotationRule,
     Session,
     decide,
     is_acceptable,
@@ -32,7 +33,8 @@ TOKEN = PresentedRefresh(
 
 
 def decided(token: PresentedRefresh, session: Session | None, version: int | None = 3) -> Decision:
-    return decide(token, session, version, now_ms=NOW_MS, grace_ms=GRACE_MS)
+    rule = RotationRule(grace_ms=GRACE_MS, burst=5)
+    return decide(token, session, version, now_ms=NOW_MS, rule=rule)
 
 
 @pytest.mark.parametrize(
@@ -48,6 +50,11 @@ def decided(token: PresentedRefresh, session: Session | None, version: int | Non
         (5, {"expires_at_ms": NOW_MS}, Decision.REFUSE),
         (1, {"ended_at_ms": 1}, Decision.REFUSE),
         (5, {"user_id": "u_other"}, Decision.REFUSE),
+        (5, {"created_at_ms": NOW_MS}, Decision.ROTATE),
+        (6, {"generation": 6, "created_at_ms": NOW_MS}, Decision.TOO_OFTEN),
+        (6, {"generation": 6, "created_at_ms": NOW_MS + 1}, Decision.TOO_OFTEN),
+        (6, {"generation": 6, "created_at_ms": NOW_MS - 10_000}, Decision.ROTATE),
+        (4, {"generation": 6, "created_at_ms": NOW_MS}, Decision.REUSE),
     ],
 )
 def test_rule(generation: int, session_changes: dict[str, object], expected: Decision) -> None:
