@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from profile_service.ports import KeysUnusable
 from profile_service.tokens import KeyRing, key_id
+from shared.sqlite import sync
 
 __all__ = ["KeyDirectory"]
 
@@ -103,7 +104,7 @@ class KeyDirectory:
             with contextlib.suppress(OSError):
                 Path(temporary).unlink()
             raise
-        _sync_directory(self._path)
+        sync(self._path)  # or a power cut takes the name: what a lost key signed would be worthless
         return identifier
 
 
@@ -121,12 +122,3 @@ def _read(file: Path) -> Ed25519PrivateKey:
 def _made_at_s(file: Path) -> float:
     made_at = datetime.strptime(file.name.partition("-")[0], _TIME_FORMAT)
     return made_at.replace(tzinfo=UTC).timestamp()
-
-
-def _sync_directory(path: Path) -> None:
-    """Make the new name survive a power cut: tokens signed with a lost key would be worthless."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
