@@ -20,7 +20,7 @@ from duet_client.credentials import Tokens
 from duet_client.engine import Engine
 from duet_client.errors import InvalidRequest, NoAnswer, ProtocolFault
 from duet_client.events import Event
-from duet_client.frames import Receipt
+from duet_client.frames import Receipt, is_encodable
 from duet_client.inbox import EventStream
 from duet_client.outgoing import Outgoing
 from duet_client.questions import Question
@@ -279,6 +279,6 @@ def _storable(text: str) -> str:
     """Refuse here what the gateway would refuse: a queued message must not be a hopeless one."""
     if not 0 < len(text) <= MAX_TEXT_CHARACTERS:
         raise InvalidRequest("invalid_text", f"a text has 1 to {MAX_TEXT_CHARACTERS} characters")
-    if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
+    if "\x00" in text or not is_encodable(text):
         raise InvalidRequest("invalid_text", "a text holds no U+0000 and no lone surrogates")
     return text

@@ -43,6 +43,7 @@ __all__ = [
     "UserErased",
     "decode",
     "encode",
+    "is_encodable",
 ]
 
 
@@ -287,3 +288,8 @@ def encode(kind: str, fields: dict[str, Any]) -> str:
     return msgspec.json.encode(
         {"type": kind, **{name: value for name, value in fields.items() if value is not None}}
     ).decode()
+
+
+def is_encodable(text: str) -> bool:
+    """Tell whether a request can hold a text: UTF-8 has no bytes for lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)

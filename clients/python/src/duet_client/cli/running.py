@@ -16,6 +16,7 @@ import duet_client
 from duet_client import Account, Client, DuetError
 from duet_client.cli.home import Home, Settings
 from duet_client.cli.output import say_note
+from duet_client.frames import is_encodable
 
 __all__ = ["account_of", "client_of", "command_line"]
 
@@ -60,9 +61,9 @@ def command_line(
 
 
 def _refuse_what_is_no_text(given: Iterable[object]) -> None:
-    """Arguments that are no UTF-8 come as lone surrogates (PEP 383), which no request can hold."""
+    """Arguments that are no UTF-8 come as lone surrogates (PEP 383)."""
     for value in given:
-        if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+        if isinstance(value, str) and not is_encodable(value):
             raise click.UsageError(f"not valid UTF-8: {value!r}")
 
 
