@@ -63,6 +63,16 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     address: str | None = None
     detail: str | None = None
 
+    def of(self, decision: Decision, user_id: UserId) -> "AuditEntry | None":
+        """Return the row that a decision about a refresh token leaves, if it leaves one."""
+        kind = _REFRESH_KINDS.get(decision)
+        if kind is None:
+            return None
+        return msgspec.structs.replace(self, kind=kind, detail=decision.value, user_id=user_id)
+
+
+_REFRESH_KINDS = {Decision.ROTATE: "refresh", Decision.REUSE: "reuse"}
+
 
 class Credentials(msgspec.Struct, frozen=True):
     """A user together with the hash that the password must match; None: there is no password."""

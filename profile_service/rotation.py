@@ -27,6 +27,7 @@ from shared.ids import SessionId, UserId
 
 __all__ = [
     "MAX_SESSIONS_PER_USER",
+    "ROTATION_INTERVAL_S",
     "Decision",
     "PresentedRefresh",
     "RotationRule",
@@ -38,9 +39,9 @@ __all__ = [
 MAX_SESSIONS_PER_USER = 100
 """One more log-in ends the session that was refreshed longest ago."""
 
-
-_ROTATION_MS = 10_000
-"""In each such time of its life a session may rotate once, whenever that is."""
+ROTATION_INTERVAL_S = 10
+"""In each such time of its life a session may rotate once, whenever that is; so whoever rotated too
+often may again after it."""
 
 
 class RotationRule(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,9 +49,9 @@ class RotationRule(msgspec.Struct, frozen=True, kw_only=True):
 
     grace_ms: int
     """How long after a rotation the token before is taken for a retry."""
-    burst: int = 100
-    """How many rotations a session has beyond one in ten seconds of its life: each leaves an audit
-    row, and nobody's client needs more."""
+    burst: int
+    """How many rotations a session has beyond one in each `ROTATION_INTERVAL_S` of its life: each
+    leaves an audit row, and nobody's client needs more."""
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,7 +115,7 @@ def decide(
         return Decision.REFUSE
     if presented.generation == session.generation:
         age_ms = max(0, now_ms - session.created_at_ms)  # a clock may have been set back
-        rotations = rule.burst + age_ms // _ROTATION_MS
+        rotations = rule.burst + age_ms // (ROTATION_INTERVAL_S * 1000)
         return Decision.ROTATE if session.generation <= rotations else Decision.TOO_OFTEN
     if presented.generation == session.generation - 1:
         in_grace = now_ms - session.rotated_at_ms <= rule.grace_ms

@@ -17,7 +17,7 @@ from profile_service.key_watch import KeyWatch
 from profile_service.metrics import Metrics
 from profile_service.ports import AuditEntry, LiveSession, SessionStore
 from profile_service.revocations import RevocationFeed
-from profile_service.rotation import Decision, Session, is_acceptable
+from profile_service.rotation import ROTATION_INTERVAL_S, Decision, Session, is_acceptable
 from profile_service.rotations import Confirmations, RotationGroups
 from profile_service.tokens import TokenAuthority, TokenClaims
 from profile_service.users import User
@@ -33,9 +33,6 @@ CHECKS_PER_TURN = 32
 
 LOOKUPS_AT_ONCE = 256
 """Sessions that requests which arrive together look up in one query."""
-
-REFRESH_AGAIN_AFTER_S = 10
-"""A session that was refreshed too often may be again after so long; see `rotation`."""
 
 _INACTIVE = Introspection(active=False)
 _log = structlog.get_logger(__name__)
@@ -125,7 +122,7 @@ class Sessions:
             self._feed.notify()
             _log.warning("refresh_reused", user=claims.sub, session=claims.sid, address=address)
         if rotation.decision is Decision.TOO_OFTEN:
-            raise Throttled(REFRESH_AGAIN_AFTER_S)
+            raise Throttled(ROTATION_INTERVAL_S)
         if rotation.live is None:
             raise InvalidRefreshToken(rotation.decision.value)
         live = rotation.live

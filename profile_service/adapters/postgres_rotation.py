@@ -21,10 +21,6 @@ from shared.revocation import Revocation
 
 __all__ = ["rotate"]
 
-_AUDIT_KIND = {
-    Decision.ROTATE: "refresh",
-    Decision.REUSE: "reuse",
-}
 _LOCK_SESSIONS = (
     f"SELECT {SESSION_COLUMNS} FROM sessions AS s WHERE s.id = ANY($1::text[]) "  # noqa: S608
     "ORDER BY s.id FOR NO KEY UPDATE"
@@ -112,10 +108,8 @@ class _Group:
         if decision is Decision.REUSE:
             self._change(msgspec.structs.replace(session, ended_at_ms=self._now_ms))
             self._revocations.append(Revocation("session", user.id, session_id=session.id))
-        if kind := _AUDIT_KIND.get(decision):
-            self._audit.append(
-                msgspec.structs.replace(audit, kind=kind, detail=decision.value, user_id=user.id)
-            )
+        if row := audit.of(decision, user.id):
+            self._audit.append(row)
         return Rotation(decision, LiveSession(session, user) if decision.gives_tokens else None)
 
     async def write(self, connection: Connection) -> None:

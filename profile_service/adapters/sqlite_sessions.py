@@ -30,11 +30,6 @@ from shared.sqlite import Database
 
 __all__ = ["SqliteSessionStore"]
 
-_AUDIT_KIND = {
-    Decision.ROTATE: "refresh",
-    Decision.REUSE: "reuse",
-}
-
 MAX_PRUNED_ROWS = 2000
 """Of each table in one transaction: a few milliseconds, which others can wait for."""
 
@@ -121,13 +116,8 @@ class SqliteSessionStore:
                 live = _advance(connection, live, now_ms, expires_at_ms)
             if decision is Decision.REUSE:
                 _end_session(connection, live.session, now_ms)
-            if kind := _AUDIT_KIND.get(decision):
-                append_audit(
-                    connection,
-                    msgspec.structs.replace(
-                        audit, kind=kind, detail=decision.value, user_id=live.user.id
-                    ),
-                )
+            if row := audit.of(decision, live.user.id):
+                append_audit(connection, row)
             return Rotation(decision, live if decision.gives_tokens else None)
 
         def rotate_all(connection: sqlite3.Connection) -> list[Rotation]:

@@ -312,17 +312,11 @@ class MemorySessionStore:
         )
         if decision is Decision.REFUSE or live is None:
             return Rotation(Decision.REFUSE, None)
-        if decision in (Decision.ROTATE, Decision.REUSE):
-            kind = "reuse" if decision is Decision.REUSE else "refresh"
-            self._storage.audit.append(
-                msgspec.structs.replace(
-                    audit, kind=kind, detail=decision.value, user_id=live.user.id
-                )
-            )
-        if decision is Decision.TOO_OFTEN:
-            return Rotation(decision, None)
+        if row := audit.of(decision, live.user.id):
+            self._storage.audit.append(row)
         if decision is Decision.REUSE:
             self._end(live.session, now_ms)
+        if not decision.gives_tokens:
             return Rotation(decision, None)
         session = live.session
         if decision is Decision.ROTATE:

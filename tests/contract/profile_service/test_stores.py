@@ -66,7 +66,7 @@ class Stores:
         rotations = await self.sessions.rotate(
             [(token, entry("refresh")) for token in tokens],
             now_ms=now_ms,
-            rule=RotationRule(grace_ms=100),
+            rule=RotationRule(grace_ms=100, burst=100),
             expires_at_ms=LATER_MS,
         )
         return [rotation.decision for rotation in rotations]

@@ -105,7 +105,7 @@ async def rotate(side: Side, *tokens: PresentedRefresh) -> list[Decision]:
     rotations = await side.sessions.rotate(
         [(token, AUDIT) for token in tokens],
         now_ms=NOW_MS,
-        rule=RotationRule(grace_ms=1000),
+        rule=RotationRule(grace_ms=1000, burst=100),
         expires_at_ms=NOW_MS + 20_000,
     )
     return [rotation.decision for rotation in rotations]

@@ -92,7 +92,7 @@ async def test_a_closed_feed_ends_those_who_wait_and_those_who_come(
 
 
 def groups_of(store: ControlledStore) -> RotationGroups:
-    rule = RotationRule(grace_ms=30_000)
+    rule = RotationRule(grace_ms=30_000, burst=100)
     return RotationGroups(store, rule=rule, refresh_lifetime_s=60, now_ms=lambda: 0)
 
 
