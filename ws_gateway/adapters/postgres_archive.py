@@ -306,13 +306,13 @@ ORDER BY message.rank DESC, message.place DESC
 
 _TRACE = f"""
 SELECT {MESSAGE}, {CHAT}, deliveries.at_ms AS delivered_at_ms, deliveries.connections,
-       (SELECT min(at_ms) FROM marks WHERE marks.conversation = chat.key
-        AND marks.person = message.recipient AND NOT marks.read AND marks.seq >= message.seq)
-           AS received_at_ms,
+       (SELECT at_ms FROM marks WHERE marks.conversation = chat.key
+        AND marks.person = message.recipient AND NOT marks.read AND marks.seq >= message.seq
+        ORDER BY marks.seq LIMIT 1) AS received_at_ms,
        CASE WHEN recipient.shares_reads THEN
-       (SELECT min(at_ms) FROM marks WHERE marks.conversation = chat.key
-        AND marks.person = message.recipient AND marks.read AND marks.seq >= message.seq) END
-           AS read_at_ms
+       (SELECT at_ms FROM marks WHERE marks.conversation = chat.key
+        AND marks.person = message.recipient AND marks.read AND marks.seq >= message.seq
+        ORDER BY marks.seq LIMIT 1) END AS read_at_ms
 FROM conversations AS chat
 {CHAT_JOINS}
 CROSS JOIN LATERAL {ONE.format(chat="chat.key", seq="$2::bigint")} AS message

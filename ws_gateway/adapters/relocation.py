@@ -146,8 +146,9 @@ def _tables(position: int) -> list[Table]:
         _table(
             "marks",
             "conversation, person, read, seq, at_ms",
-            """SELECT conversation, user, read, seq, at_ms
-               FROM marks ORDER BY conversation, user, read, seq""",
+            """SELECT conversation, user, read, seq, at_ms FROM marks UNION ALL
+               SELECT conversation, user, read, seq, at_ms FROM recent_marks
+               ORDER BY conversation, user, read, seq""",
             "read",
         ),
         _table(

@@ -8,6 +8,7 @@ import msgspec
 
 from shared.ids import ConversationId, UserId, conversation_id
 from ws_gateway.adapters.sqlite_backlog import Backlog, Sent, place
+from ws_gateway.adapters.sqlite_marks import MarkRow, append_marks
 from ws_gateway.adapters.sqlite_revise import Revise
 from ws_gateway.adapters.sqlite_rows import COLUMNS, JOINS, insert_rows, is_blocked, message_of
 from ws_gateway.conversations import (
@@ -96,6 +97,7 @@ class Append:
     ) -> None:
         self.sent: list[Sent] = []
         self.new_routes: list[Pair] = []
+        self.marks: list[MarkRow] = []
         self._connection = connection
         self._cache = cache
         self._backlog = backlog
@@ -118,6 +120,7 @@ class Append:
                 if isinstance(change, Erasure) and self._stored:
                     self._stored = self._stored_before(changes)
         self._flush()
+        append_marks(self._connection, self.marks)
         return outcomes
 
     def _revise(self, change: Edit | Deletion | Mark | Erasure) -> Outcome:

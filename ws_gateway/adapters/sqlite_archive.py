@@ -9,6 +9,7 @@ import msgspec
 from shared.ids import ConversationId, UserId, conversation_id
 from shared.sqlite import Database
 from ws_gateway.adapters.sqlite_backlog import Sent
+from ws_gateway.adapters.sqlite_marks import MARKED_AT
 from ws_gateway.adapters.sqlite_rows import (
     COLUMNS,
     JOINS,
@@ -211,11 +212,8 @@ ORDER BY members.conversation LIMIT ?
 
 _TRACE = f"""
 SELECT {COLUMNS}, deliveries.at_ms, deliveries.connections,
-       (SELECT min(at_ms) FROM marks WHERE marks.conversation = message.conversation
-        AND user = recipient.key AND read = 0 AND marks.seq >= message.seq),
-       CASE WHEN recipient.shares_reads THEN
-       (SELECT min(at_ms) FROM marks WHERE marks.conversation = message.conversation
-        AND user = recipient.key AND read = 1 AND marks.seq >= message.seq) END
+       {MARKED_AT.format(read=0)},
+       CASE WHEN recipient.shares_reads THEN {MARKED_AT.format(read=1)} END
 FROM conversations AS named
 CROSS JOIN places ON places.conversation = named.key
 CROSS JOIN messages AS message ON message.position = places.position

@@ -6,6 +6,7 @@ from typing import Protocol
 import msgspec
 
 from shared.ids import ConversationId, UserId
+from ws_gateway.adapters.sqlite_marks import MarkRow
 from ws_gateway.adapters.sqlite_rows import (
     COLUMNS,
     JOINS,
@@ -40,6 +41,9 @@ _ERASE_CHUNK = 1000
 
 class Conversations(Protocol):
     """What the transaction knows of conversations beside the tables."""
+
+    marks: list[MarkRow]
+    """For `append_marks`."""
 
     def last_of(self, conversation: int) -> tuple[int, int]: ...
     def place(self, conversation: int) -> None: ...
@@ -158,14 +162,11 @@ class Revise:
                     *(moved_received, self.position, user, conversation),
                 ),
             )
-            self._connection.executemany(
-                "INSERT INTO marks VALUES (?, ?, ?, ?, ?)",
-                [
-                    (conversation, user, of_read, mark.seq, self._at_ms)
-                    for of_read, moved in ((0, moved_received), (1, moved_read))
-                    if moved
-                ],
-            )
+            for of_read, moved in ((0, moved_received), (1, moved_read)):
+                if moved:
+                    self._conversations.marks.append(
+                        (conversation, user, of_read, mark.seq, self._at_ms)
+                    )
         return Marked(peer, received, read, moved_received, moved_read, bool(shares_reads))
 
     def _erase(self, erasure: Erasure) -> Outcome:

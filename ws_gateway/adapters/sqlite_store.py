@@ -19,6 +19,7 @@ from ws_gateway.adapters.sqlite_backlog import (
     settle_slice,
     unsettled,
 )
+from ws_gateway.adapters.sqlite_marks import MARKS_A_PIECE, RecentMarks, recent_marks
 from ws_gateway.adapters.sqlite_revise import erased_event
 from ws_gateway.adapters.sqlite_rows import (
     COLUMNS,
@@ -47,6 +48,8 @@ _SLICE = 250
 """Messages that one transaction settles: the next batch waits for it, a millisecond."""
 _DELIVERIES = 500
 """Deliveries that one transaction writes down: likewise."""
+_RECENT_MARKS = 4_000
+"""Marks that may wait for their place: so many that a conversation's are several."""
 _PAUSE_S = 0.005
 """How long messages that come have the writer to themselves between two such transactions."""
 
@@ -72,6 +75,8 @@ class SqliteMessageStore:
         self._position = position
         self._cache = LogCache()
         self._backlog = Backlog()
+        self._recent_marks = RecentMarks()
+        self._marks_waiting = 0
         self._settling = asyncio.Lock()
         self._tidied_at = time.monotonic()
         self._tidied_upto = position
@@ -87,11 +92,12 @@ class SqliteMessageStore:
         Raises:
             StoreUnavailable: it cannot be used.
         """
-        epoch, position, waiting = await available(
-            database.read(lambda c: (_epoch(c), last_position(c), unsettled(c)))
+        epoch, position, waiting, marks = await available(
+            database.read(lambda c: (_epoch(c), last_position(c), unsettled(c), recent_marks(c)))
         )
         store = cls(database, epoch, position)
         store._backlog.add(waiting)
+        store._marks_waiting = marks
         return store
 
     @property
@@ -133,6 +139,7 @@ class SqliteMessageStore:
             raise
         self._position = work.position
         self._backlog.add(work.sent)
+        self._marks_waiting += len(work.marks)
         return outcomes
 
     async def _append(
@@ -266,6 +273,9 @@ class SqliteMessageStore:
             StoreUnavailable: not now.
         """
         await self._write_deliveries_down_to(_DELIVERIES)
+        for _ in range(_RECENT_MARKS, self._marks_waiting, MARKS_A_PIECE):
+            settled = await available(self._database.write(self._recent_marks.settle))
+            self._marks_waiting -= settled
         if self._backlog and time.monotonic() - self._tidied_at >= _SETTLE_AFTER_S:
             # Under load, what has waited so long was settled along with batches.
             while self._backlog.begins_by(self._tidied_upto):

@@ -31,6 +31,7 @@ from tests.support.talk import (
 from ws_gateway.adapters import (
     sqlite_append,
     sqlite_index,
+    sqlite_marks,
     sqlite_revise,
     sqlite_search,
     sqlite_store,
@@ -45,6 +46,7 @@ from ws_gateway.conversations import (
     Erasure,
     Event,
     EventKind,
+    Mark,
     Message,
     Unfinished,
 )
@@ -276,6 +278,55 @@ async def test_message_that_went_out_before_takes_no_delivery_from_those_beside_
         delivered_at.append(trace.delivered_at_ms)
 
     assert delivered_at == [80, 77, 79, 79, 77, 77, 79, 79, 78]
+
+
+async def test_marks_are_brought_to_their_place_by_conversation(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_store, "_RECENT_MARKS", 9)
+    monkeypatch.setattr(sqlite_store, "MARKS_A_PIECE", 4)
+    monkeypatch.setattr(sqlite_marks, "MARKS_A_PIECE", 4)
+    for seq in range(1, 11):
+        for peer in USERS[1:4]:
+            await log.append([Draft(USERS[0], peer, f"{peer}-{seq}", "x")])
+            await log.store.append_batch(
+                [Mark(peer, None, conversation_id(USERS[0], peer), seq, read=seq % 2 == 0)],
+                100 + seq,
+            )
+            await log.store.tidy_up()
+            waiting, placed = await marks(log)
+            assert waiting <= 9 + 4
+    assert waiting + placed == 3 * (10 + 5)
+
+    for peer in USERS[1:4]:
+        for seq in range(1, 11):
+            trace = await archive_of(log).trace(USERS[0], conversation_id(USERS[0], peer), seq)
+            assert trace is not None
+            assert (trace.received_at_ms, trace.read_at_ms) == (100 + seq, 100 + seq + seq % 2)
+
+
+async def test_marks_that_waited_are_found_again(tmp_path: Path) -> None:
+    path = tmp_path / "messages.db"
+    async with opened(path) as log:
+        await log.append([Draft(ANN, BOB, str(number), "x") for number in range(20)])
+        for seq in range(1, 21):
+            await log.store.append_batch(
+                [Mark(BOB, None, conversation_id(ANN, BOB), seq, read=False)], 7
+            )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sqlite_store, "_RECENT_MARKS", 0)
+        async with opened(path) as log:
+            await log.store.tidy_up()
+            assert await marks(log) == (0, 20)
+
+
+async def marks(log: Log) -> tuple[int, int]:
+    """How many wait for their place, and how many are there."""
+    return await log.database.read(
+        lambda c: c.execute(
+            "SELECT (SELECT count(*) FROM recent_marks), (SELECT count(*) FROM marks)"
+        ).fetchone()
+    )
 
 
 async def deliveries(log: Log) -> list[tuple[int, int, int, int]]:
