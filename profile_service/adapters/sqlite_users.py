@@ -204,7 +204,8 @@ class SqliteUserStore:
             end_sessions(connection, user_id, audit.at_ms)
             connection.execute("DELETE FROM external_identities WHERE user_id = ?", (user_id,))
             connection.execute(
-                "UPDATE sessions SET device_name = NULL, user_agent = NULL WHERE user_id = ?",
+                "UPDATE sessions SET device_name = NULL, user_agent = NULL "
+                "WHERE user_id = ? AND ended_at_ms IS NOT NULL",
                 (user_id,),
             )
             append_revocation(connection, Revocation("user_deleted", user_id), audit.at_ms)
