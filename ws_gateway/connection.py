@@ -42,7 +42,8 @@ __all__ = ["Connection"]
 _RETRY_AFTER_MS = 2000
 _REST_S = 0.25
 _MAX_UNANSWERED = 512
-"""Changes of one connection that may wait for their answer before it is read no further."""
+"""Changes of one connection that may wait for their answer before it is read no further: so many,
+or one when much waits in all. A disk that stands still slows people down, and refuses nobody."""
 
 _log = structlog.get_logger(__name__)
 
@@ -56,6 +57,7 @@ class Connection:
     __slots__ = (
         "_enquiries",
         "_follows",
+        "_is_held",
         "_replay",
         "_replayed_to",
         "_resting",
@@ -83,6 +85,7 @@ class Connection:
             services.enquiries, self.send, websocket.drained, websocket.outbox.pacing
         )
         self._unanswered = 0
+        self._is_held = False
         self._follows = False
 
     @property
@@ -129,7 +132,11 @@ class Connection:
     def answer(self, frame: frames.ServerFrame) -> None:
         """Answer one submitted change."""
         self._unanswered -= 1
-        if self._unanswered == _MAX_UNANSWERED // 2:
+        if self._is_held and (
+            self._unanswered == 0
+            or (self._unanswered <= _MAX_UNANSWERED // 2 and self._services.messenger.has_room)
+        ):
+            self._is_held = False
             self._websocket.resume_reading(Pause.UNANSWERED)
         self._websocket.write(text_frame(codec.encode(frame)))
 
@@ -153,9 +160,9 @@ class Connection:
     def _perform_now(self, action: Action | None) -> None:
         if isinstance(action, Submit):  # nearly always, and a pattern costs twenty times as much
             self._unanswered += 1
-            if self._unanswered == _MAX_UNANSWERED:
-                self._websocket.pause_reading(Pause.UNANSWERED)
-            self._services.messenger.submit(action.change, self)
+            may_go_on = self._services.messenger.submit(action.change, self)
+            if not may_go_on or self._unanswered >= _MAX_UNANSWERED:
+                self._hold()
             return
         match action:
             case Reply(frame):
@@ -307,6 +314,12 @@ class Connection:
             result = self._session.renewed(action.request_id, identity, services.now())
         self._perform_now(result)
         self._set_timer()
+
+    def _hold(self) -> None:
+        """Read no further until enough is answered."""
+        if not self._is_held:
+            self._is_held = True
+            self._websocket.pause_reading(Pause.UNANSWERED)
 
     def _rest(self) -> None:
         """Leave a client that is too fast unread for a moment: refusing costs as much as serving,

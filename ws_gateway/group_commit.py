@@ -66,6 +66,7 @@ class GroupCommit(Generic[Item, Outcome]):
         self._source = source
         self._max_batch = max_batch
         self._max_waiting = max_waiting
+        self._room = max_waiting // 2
         self._pace_s = pace_s
         self._waiting: list[Item] = []
         self._oldest_at = 0.0
@@ -80,8 +81,14 @@ class GroupCommit(Generic[Item, Outcome]):
         """How many items wait for the next batch."""
         return len(self._waiting)
 
-    def submit(self, item: Item) -> None:
-        """Queue an item; its outcome comes through `committed`.
+    @property
+    def has_room(self) -> bool:
+        """Whether less waits than half of what may."""
+        return len(self._waiting) < self._room
+
+    def submit(self, item: Item) -> bool:
+        """Queue an item; its outcome comes through `committed`. Returns `has_room`: else its source
+        should wait for that, and the rest of the room is for those who have nothing in here yet.
 
         Raises:
             QueueFull: refused.
@@ -92,6 +99,7 @@ class GroupCommit(Generic[Item, Outcome]):
             self._oldest_at = time.perf_counter()
             self._wake.set()
         self._waiting.append(item)
+        return len(self._waiting) < self._room
 
     async def settled(self) -> None:
         """Wait until the batch that is being committed now, if any, was handed to `committed`."""

@@ -120,18 +120,24 @@ class Messenger:
         """Changes that wait to be committed."""
         return self._committer.waiting
 
-    def submit(self, change: Change, sender: Sender) -> None:
+    @property
+    def has_room(self) -> bool:
+        """Whether so little waits that everybody may be read on."""
+        return self._committer.has_room
+
+    def submit(self, change: Change, sender: Sender) -> bool:
         """Take a change; `sender.answer` is called once, with its ack, receipt or error.
 
-        Drafts from one sender to one recipient keep their order.
+        Drafts from one sender to one recipient keep their order. Returns whether the sender may be
+        read on before that; if not, once `has_room`, or when everything is answered.
         """
         submission = _Submission(change, sender)
         if not isinstance(change, Draft) or self._recipients.is_known(change.recipient):
-            self._queue(submission)
-        else:
-            self._recipients.when_known(
-                change.recipient, lambda verdict: self._looked_up(submission, verdict)
-            )
+            return self._queue(submission)
+        self._recipients.when_known(
+            change.recipient, lambda verdict: self._looked_up(submission, verdict)
+        )
+        return True
 
     def refuse_changes_of(self, user_id: UserId) -> None:
         """Take nothing more of somebody who deleted the account, nor what waits for a look-up."""
@@ -194,14 +200,15 @@ class Messenger:
             _log.error("looking up a recipient failed", error=repr(verdict))
             self._refuse(submission, ErrorCode.INTERNAL, _RETRY_AFTER_MS)
 
-    def _queue(self, submission: _Submission) -> None:
+    def _queue(self, submission: _Submission) -> bool:
         if self._gone and _author(submission.change) in self._gone:
             self._refuse(submission, ErrorCode.SESSION_ENDED)
-            return
+            return True
         try:
-            self._committer.submit(submission)
+            return self._committer.submit(submission)
         except QueueFull:
             self._refuse(submission, ErrorCode.OVERLOADED, _RETRY_AFTER_MS)
+            return True
 
     def _refuse(
         self, submission: _Submission, code: ErrorCode, retry_after_ms: int | None = None

@@ -326,22 +326,52 @@ async def test_sender_with_too_much_unanswered_is_read_no_further_and_loses_noth
 
 
 async def test_full_queue_refuses_with_a_retryable_error(tmp_path: Path) -> None:
+    async with (
+        running_gateway(tmp_path, database_busy_timeout_s=30, commit_max_waiting=5) as gateway,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        bob = gateway.profile.sign_up("bob")
+        people = [gateway.profile.sign_up(f"ann{number}") for number in range(8)]
+        senders = [await stack.enter_async_context(gateway.talking(one)) for one in people]
+        await senders[0].say(bob.user_id, "so bob is known", "known")
+        with database_locked(gateway.database):
+            for number, sender in enumerate(senders):
+                await sender.send(type="send", id=f"{number}", to=bob.user_id, text="hi")
+                if number == 0:
+                    await sender.nothing_more(people[0].user_id)  # so its commit has begun
+                waiting = min(number, 5)
+                await until(
+                    lambda n=waiting: (  # type: ignore[misc]
+                        gateway.sample("duet_gateway_commit_waiting_changes") == n
+                    )
+                )
+            for number in (6, 7):
+                await senders[number].expect_error("overloaded", id=f"{number}", retryable=True)
+        for number in range(6):
+            await senders[number].expect("ack", id=f"{number}")
+        await senders[6].say(bob.user_id, "hi", "6")
+
+
+async def test_nobody_is_refused_for_what_waits_but_read_no_further(tmp_path: Path) -> None:
     async with running_gateway(
-        tmp_path, database_busy_timeout_s=30, commit_max_waiting=5
+        tmp_path, database_busy_timeout_s=30, commit_max_waiting=200
     ) as gateway:
         ann, bob = gateway.profile.sign_up("ann"), gateway.profile.sign_up("bob")
-        async with gateway.talking(ann) as a:
+        async with gateway.talking(ann) as a, gateway.talking(bob) as b:
             await a.say(bob.user_id, "so bob is known", "known")
-            with database_locked(gateway.database):
-                await a.send(type="send", id="first", to=bob.user_id, text="hi")
-                await a.nothing_more(ann.user_id)  # so its commit has begun
-                for number in range(7):
-                    await a.send(type="send", id=f"{number}", to=bob.user_id, text="hi")
-                for number in (5, 6):
-                    await a.expect_error("overloaded", id=f"{number}", retryable=True)
-            for name in ("first", "0", "1", "2", "3", "4"):
-                await a.expect("ack", id=name)
-            assert (await a.say(bob.user_id, "hi", "5"))["seq"] == 8
+            await b.expect("message")
+            for first in (1, 501):
+                with database_locked(gateway.database):
+                    await a.send(type="send", id=f"{first}", to=bob.user_id, text="hi")
+                    await a.nothing_more(ann.user_id)  # so its commit has begun
+                    for number in range(first + 1, first + 500):
+                        await a.send(type="send", id=f"{number}", to=bob.user_id, text="hi")
+                    await until(
+                        lambda: gateway.sample("duet_gateway_commit_waiting_changes") >= 100
+                    )
+                for number in range(first, first + 500):
+                    await a.expect("ack", id=f"{number}", seq=number + 1)
+                    await b.expect("message", seq=number + 1)
 
 
 async def test_many_pairs_talk_at_once(gateway: TestGateway) -> None:

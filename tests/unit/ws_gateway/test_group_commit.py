@@ -177,6 +177,15 @@ async def test_full_queue_refuses_and_recovers() -> None:
     assert fixture.outcomes == {1: "stored 1", 2: "stored 2", 4: "stored 4"}
 
 
+async def test_sources_are_told_to_wait_while_half_of_what_may_wait_does() -> None:
+    fixture = Fixture(max_waiting=4)
+    assert [fixture.group.submit(item) for item in range(4)] == [True, False, False, False]
+    assert not fixture.group.has_room
+    async with fixture.running():
+        await until(lambda: len(fixture.outcomes) == 4)
+        assert fixture.group.has_room
+
+
 async def test_report_that_raises_is_told_of_and_does_not_stop_the_committer() -> None:
     async with Fixture().running() as fixture:
         fixture.report_fails = True
