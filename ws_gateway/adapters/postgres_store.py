@@ -278,10 +278,9 @@ CROSS JOIN LATERAL (
 ) AS chat
 JOIN members ON members.conversation = chat.key AND members.person IN (chat.low, chat.high)
 JOIN users AS person ON person.key = members.person
-WHERE members.received > 0 AND $2 <= CASE
-    WHEN person.key = me.key THEN members.own_position
-    WHEN person.shares_reads THEN members.peer_position
-    ELSE members.peer_received_position END
+WHERE members.received > 0
+    AND CASE members.person WHEN me.key THEN own_position ELSE peer_position END >= $2
+    AND (person.shares_reads OR person.key = me.key OR peer_received_position >= $2)
 ORDER BY chat.place DESC LIMIT 1000
 """
 

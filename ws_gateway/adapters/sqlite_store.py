@@ -409,18 +409,26 @@ ORDER BY inbox.position LIMIT ?
 """
 
 _RECEIPTS = """
-SELECT conversations.id, users.id, members.received,
-       CASE WHEN users.shares_reads OR members.user = :me THEN members.read ELSE 0 END
-FROM members AS mine
-CROSS JOIN conversations ON conversations.key = mine.conversation
-CROSS JOIN members ON members.user IN (mine.user, mine.peer)
-    AND members.conversation = mine.conversation
-CROSS JOIN users ON users.key = members.user
-WHERE mine.user = :me AND members.received > 0 AND :position <=
-    CASE WHEN users.shares_reads OR members.user = :me THEN members.marks_position
-         ELSE members.received_position END
-ORDER BY mine.last_position DESC LIMIT 1000
+WITH moved AS (
+    SELECT conversation, user, received, read, last_position FROM members
+    WHERE user = :me AND received > 0 AND marks_position >= :position
+    UNION ALL
+    SELECT theirs.conversation, theirs.user, theirs.received,
+           iif(peer.shares_reads, theirs.read, 0), mine.last_position
+    FROM members AS mine
+    CROSS JOIN members AS theirs
+        ON theirs.user = mine.peer AND theirs.conversation = mine.conversation
+    CROSS JOIN users AS peer ON peer.key = theirs.user
+    WHERE mine.user = :me AND theirs.received > 0 AND theirs.marks_position >= :position
+        AND (peer.shares_reads OR theirs.received_position >= :position)
+), newest AS (SELECT * FROM moved ORDER BY +last_position DESC LIMIT 1000)
+SELECT conversations.id, users.id, received, read
+FROM newest
+CROSS JOIN conversations ON conversations.key = newest.conversation
+CROSS JOIN users ON users.key = newest.user
 """
+"""It looks at all conversations of a person, half a microsecond each, and sorts those in which a
+mark moved. An index of when they move would be further pages that each mark writes."""
 
 _TO_ERASE = """
 SELECT conversations.id

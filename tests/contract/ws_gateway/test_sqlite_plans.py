@@ -17,7 +17,13 @@ from ws_gateway.adapters import (
 )
 from ws_gateway.adapters.sqlite_stores import open_sqlite_stores
 
-_SCANS_OF_FEW = {"SCAN CONSTANT ROW", "SCAN newest", "SCAN page", "SCAN recent"}
+_SCANS_OF_FEW = {
+    "SCAN CONSTANT ROW",
+    "SCAN moved",
+    "SCAN newest",
+    "SCAN page",
+    "SCAN recent",
+}
 """Of what a bounded part of the same statement found, or of what is kept short."""
 
 
@@ -41,7 +47,7 @@ async def plan(tmp_path: Path) -> AsyncIterator[sqlite3.Connection]:
         (sqlite_search._FIND, ("word", 9, 0, 1, 2), True),
         (sqlite_index._REMOVALS, (1, 2), False),
         (sqlite_store._EVENTS, (1, 2, 3, 4), False),
-        (sqlite_store._RECEIPTS, {"me": 1, "position": 2}, False),
+        (sqlite_store._RECEIPTS, {"me": 1, "position": 2}, True),
         (sqlite_store._DELIVERED, (1, 2), False),
         (sqlite_store._TO_ERASE, (1, "c"), False),
         (sqlite_revise._TEXTS, (1, 0, 2, 3), False),
