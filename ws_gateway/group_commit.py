@@ -99,7 +99,7 @@ class GroupCommit(Generic[Item, Outcome]):
             self._oldest_at = time.perf_counter()
             self._wake.set()
         self._waiting.append(item)
-        return len(self._waiting) < self._room
+        return self.has_room
 
     async def settled(self) -> None:
         """Wait until the batch that is being committed now, if any, was handed to `committed`."""

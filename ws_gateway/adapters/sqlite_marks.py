@@ -10,13 +10,10 @@ from typing import TypeAlias
 
 from ws_gateway.adapters.sqlite_rows import insert_rows
 
-__all__ = ["MARKED_AT", "MARKS_A_PIECE", "MarkRow", "RecentMarks", "append_marks", "recent_marks"]
+__all__ = ["MARKED_AT", "MarkRow", "RecentMarks", "append_marks", "recent_marks"]
 
 MarkRow: TypeAlias = tuple[int, int, int, int, int]
 """Conversation, user, whether it is `read` that moved, the seq to which, and when (ms)."""
-
-MARKS_A_PIECE = 500
-"""Marks that one transaction brings to their place: the next batch waits for it."""
 
 MARKED_AT = """coalesce(
     (SELECT at_ms FROM marks AS mark WHERE mark.conversation = message.conversation
@@ -47,12 +44,12 @@ class RecentMarks:
         self._after = 0
         """The conversation with which the last piece ended: those behind it are next."""
 
-    def settle(self, connection: sqlite3.Connection) -> int:
-        """Bring a piece to its place; return how many marks that were."""
-        rows = connection.execute(_NEXT, (self._after, MARKS_A_PIECE)).fetchall()
+    def settle(self, connection: sqlite3.Connection, limit: int) -> int:
+        """Bring so many to their place, or what is left of this round; return how many."""
+        rows = connection.execute(_NEXT, (self._after, limit)).fetchall()
         _insert(connection, "INSERT INTO marks", [row[1:] for row in rows])
         connection.executemany("DELETE FROM recent_marks WHERE key = ?", [row[:1] for row in rows])
-        self._after = rows[-1][1] if len(rows) == MARKS_A_PIECE else 0
+        self._after = rows[-1][1] if len(rows) == limit else 0
         return len(rows)
 
 

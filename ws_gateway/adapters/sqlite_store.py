@@ -19,7 +19,7 @@ from ws_gateway.adapters.sqlite_backlog import (
     settle_slice,
     unsettled,
 )
-from ws_gateway.adapters.sqlite_marks import MARKS_A_PIECE, RecentMarks, recent_marks
+from ws_gateway.adapters.sqlite_marks import RecentMarks, recent_marks
 from ws_gateway.adapters.sqlite_revise import erased_event
 from ws_gateway.adapters.sqlite_rows import (
     COLUMNS,
@@ -48,6 +48,8 @@ _SLICE = 250
 """Messages that one transaction settles: the next batch waits for it, a millisecond."""
 _DELIVERIES = 500
 """Deliveries that one transaction writes down: likewise."""
+_MARKS = 500
+"""Marks that one transaction brings to their place: likewise."""
 _RECENT_MARKS = 4_000
 """Marks that may wait for their place: so many that a conversation's are several."""
 _PAUSE_S = 0.005
@@ -273,8 +275,10 @@ class SqliteMessageStore:
             StoreUnavailable: not now.
         """
         await self._write_deliveries_down_to(_DELIVERIES)
-        for _ in range(_RECENT_MARKS, self._marks_waiting, MARKS_A_PIECE):
-            settled = await available(self._database.write(self._recent_marks.settle))
+        for _ in range(_RECENT_MARKS, self._marks_waiting, _MARKS):
+            settled = await available(
+                self._database.write(lambda c: self._recent_marks.settle(c, _MARKS))
+            )
             self._marks_waiting -= settled
         if self._backlog and time.monotonic() - self._tidied_at >= _SETTLE_AFTER_S:
             # Under load, what has waited so long was settled along with batches.

@@ -31,7 +31,6 @@ from tests.support.talk import (
 from ws_gateway.adapters import (
     sqlite_append,
     sqlite_index,
-    sqlite_marks,
     sqlite_revise,
     sqlite_search,
     sqlite_store,
@@ -284,8 +283,7 @@ async def test_marks_are_brought_to_their_place_by_conversation(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite_store, "_RECENT_MARKS", 9)
-    monkeypatch.setattr(sqlite_store, "MARKS_A_PIECE", 4)
-    monkeypatch.setattr(sqlite_marks, "MARKS_A_PIECE", 4)
+    monkeypatch.setattr(sqlite_store, "_MARKS", 4)
     for seq in range(1, 11):
         for peer in USERS[1:4]:
             await log.append([Draft(USERS[0], peer, f"{peer}-{seq}", "x")])

@@ -17,13 +17,7 @@ from ws_gateway.adapters import (
 )
 from ws_gateway.adapters.sqlite_stores import open_sqlite_stores
 
-_SCANS_OF_FEW = {
-    "SCAN CONSTANT ROW",
-    "SCAN moved",
-    "SCAN newest",
-    "SCAN page",
-    "SCAN recent",
-}
+_SCANS_OF_FEW = {"SCAN CONSTANT ROW", "SCAN moved", "SCAN newest", "SCAN page", "SCAN recent"}
 """Of what a bounded part of the same statement found, or of what is kept short."""
 
 

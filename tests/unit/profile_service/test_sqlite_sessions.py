@@ -1,6 +1,5 @@
 """What the stores on SQLite do beside their contract: nobody waits for them for long."""
 
-import contextlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -27,8 +26,7 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
         await database.close()
 
 
-@contextlib.asynccontextmanager
-async def counted_looks(database: Database) -> AsyncIterator[Callable[[], int]]:
+async def counted_looks(database: Database) -> Callable[[], int]:
     """Count the thousands of steps that writing takes from here on."""
     looks = 0
 
@@ -37,7 +35,7 @@ async def counted_looks(database: Database) -> AsyncIterator[Callable[[], int]]:
         looks += 1
 
     await database.write(lambda connection: connection.set_progress_handler(look, STEPS))
-    yield lambda: looks
+    return lambda: looks
 
 
 async def test_pruning_takes_as_long_however_many_revocations_are_kept(database: Database) -> None:
@@ -48,10 +46,10 @@ async def test_pruning_takes_as_long_however_many_revocations_are_kept(database:
         )
     )
     store = SqliteSessionStore(database)
-    async with counted_looks(database) as looks:
-        assert await store.prune(sessions_ms=0, revocations_ms=10, audit_ms=0) == 10
-        assert await store.prune(sessions_ms=0, revocations_ms=10, audit_ms=0) == 0
-        assert looks() < ROWS / STEPS
+    looks = await counted_looks(database)
+    assert await store.prune(sessions_ms=0, revocations_ms=10, audit_ms=0) == 10
+    assert await store.prune(sessions_ms=0, revocations_ms=10, audit_ms=0) == 0
+    assert looks() < ROWS / STEPS
 
 
 async def test_deleting_an_account_looks_at_no_session_of_others(database: Database) -> None:
@@ -71,11 +69,11 @@ async def test_deleting_an_account_looks_at_no_session_of_others(database: Datab
             ),
         )
     )
-    async with counted_looks(database) as looks:
-        audit = AuditEntry(at_ms=5, kind="account_deletion", user_id=user)
-        users = SqliteUserStore(database)
-        assert await users.delete_user(user, expected_version=1, audit=audit)
-        assert looks() < ROWS / STEPS
+    looks = await counted_looks(database)
+    audit = AuditEntry(at_ms=5, kind="account_deletion", user_id=user)
+    users = SqliteUserStore(database)
+    assert await users.delete_user(user, expected_version=1, audit=audit)
+    assert looks() < ROWS / STEPS
     kept = await database.read(
         lambda connection: connection.execute(
             "SELECT user_id, count(*) FROM sessions WHERE device_name IS NOT NULL GROUP BY user_id"
