@@ -1,6 +1,12 @@
 """What can be wrong with a database of either engine, or on the way from one to the other."""
 
-__all__ = ["DatabaseInUse", "DatabaseUnavailable", "RelocationRefused", "WrongEngine"]
+__all__ = [
+    "DatabaseInUse",
+    "DatabaseTooNew",
+    "DatabaseUnavailable",
+    "RelocationRefused",
+    "WrongEngine",
+]
 
 
 class DatabaseUnavailable(Exception):
@@ -9,6 +15,10 @@ class DatabaseUnavailable(Exception):
     Nothing was changed, or, when the connection broke during the commit, it is not known whether.
     The same call may succeed later.
     """
+
+
+class DatabaseTooNew(DatabaseUnavailable):
+    """A newer version has changed the schema. Start that one, or restore a backup of this one's."""
 
 
 class DatabaseInUse(Exception):

@@ -27,12 +27,13 @@ from urllib.parse import quote
 import aiosqlite
 import yoyo
 
-from shared.database import DatabaseInUse, DatabaseUnavailable
+from shared.database import DatabaseInUse, DatabaseTooNew, DatabaseUnavailable
 from shared.sqlite_checkpoints import Checkpoints
 
 __all__ = [
     "Database",
     "DatabaseInUse",
+    "DatabaseTooNew",
     "DatabaseUnavailable",
     "attach",
     "create",
@@ -91,7 +92,8 @@ class Database:
 
         Raises:
             DatabaseInUse: another process has it open.
-            DatabaseUnavailable: it cannot be opened or migrated, or a newer version has changed it.
+            DatabaseTooNew: a newer version has changed it.
+            DatabaseUnavailable: it cannot be opened or migrated.
         """
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = lock(path)
@@ -307,7 +309,7 @@ def _migrate(path: Path, package: str) -> None:
     and a process killed in between would apply it again.
 
     Raises:
-        DatabaseUnavailable: a newer version has changed the schema; nothing was changed.
+        DatabaseTooNew: a newer version has changed the schema; nothing was changed.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     os.close(descriptor)
@@ -319,7 +321,7 @@ def _migrate(path: Path, package: str) -> None:
             backend.connection.execute("PRAGMA secure_delete=ON")
             known = {migration.hash for migration in migrations}
             if not known.issuperset(backend.get_applied_migration_hashes()):
-                raise DatabaseUnavailable(
+                raise DatabaseTooNew(
                     f"{path}: a newer version has changed it. Start that one, or restore a backup "
                     "that this one has made"
                 )

@@ -4,8 +4,8 @@ A transaction of the index may take long: FTS5 merges all of a word at once, and
 a good part of all messages. So the index has a writer of its own, and no message waits for it.
 
 Everything in it is made from the log. The file may be deleted while no gateway runs; one that
-belongs to another log, or turns out to be damaged, is made anew. It is opened when it is needed: if
-that cannot be done, there is no search, and everything else goes on.
+belongs to another log or a newer version, or turns out to be damaged, is made anew. It is opened
+when it is needed: if that cannot be done, there is no search, and everything else goes on.
 """
 
 import asyncio
@@ -20,7 +20,14 @@ from typing import Self, TypeVar
 import structlog
 
 from shared.ids import UserId
-from shared.sqlite import Database, DatabaseInUse, DatabaseUnavailable, is_damage, remove
+from shared.sqlite import (
+    Database,
+    DatabaseInUse,
+    DatabaseTooNew,
+    DatabaseUnavailable,
+    is_damage,
+    remove,
+)
 from ws_gateway.adapters.search_words import phrases_of, snippet
 from ws_gateway.adapters.sqlite_forgetting import Forgetting
 from ws_gateway.adapters.sqlite_index import (
@@ -92,7 +99,7 @@ class SqliteSearch:
         self._forgetting = Forgetting(log, clock=clock)
         self._index: Database | None = None
         self._opening = asyncio.Lock()
-        self._is_damaged = False
+        self._is_useless = False
         self._make_anew_at = clock()
         """From when on another damaged index may be made anew."""
         self._complete_at: int | None = None
@@ -230,7 +237,7 @@ class SqliteSearch:
             return False
         self._make_anew_at = self._clock() + _MADE_ANEW_EVERY_S
         async with self._opening:
-            self._is_damaged = True
+            self._is_useless = True
             await self._close()
         return True
 
@@ -241,19 +248,24 @@ class SqliteSearch:
             return self._index
 
     async def _open(self) -> Database:
-        """Open the index, making it if need be: one that is not of this log is none."""
+        """Open the index, making it if need be: one of another log or a newer version is none."""
         while True:
-            if self._is_damaged:
+            if self._is_useless:
                 remove(self._path)
-                self._is_damaged = False
-            index = await Database.open(
-                self._path,
-                _MIGRATIONS,
-                readers=1,
-                busy_timeout_s=self._busy_timeout_s,
-                cache_mib=_CACHE_MIB,
-                beside=self._log_path,
-            )
+                self._is_useless = False
+            try:
+                index = await Database.open(
+                    self._path,
+                    _MIGRATIONS,
+                    readers=1,
+                    busy_timeout_s=self._busy_timeout_s,
+                    cache_mib=_CACHE_MIB,
+                    beside=self._log_path,
+                )
+            except DatabaseTooNew:
+                _logger.warning("the search index is of a newer version and made anew")
+                self._is_useless = True
+                continue
             try:
                 await index.write(_step_back)
                 if await index.write(begin):
@@ -262,7 +274,7 @@ class SqliteSearch:
                 await index.close()
                 raise
             await index.close()
-            self._is_damaged = True
+            self._is_useless = True
 
     async def _close(self) -> None:
         index, self._index = self._index, None

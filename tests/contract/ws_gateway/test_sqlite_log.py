@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import os
 import random
 import shutil
 import sqlite3
@@ -15,7 +16,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from shared.ids import UserId, conversation_id
-from shared.sqlite import Database
+from shared.sqlite import Database, DatabaseTooNew, lock
 from tests.support.gateway import database_locked
 from tests.support.talk import (
     ANN,
@@ -556,6 +557,58 @@ async def test_index_that_turns_out_to_be_damaged_is_made_anew(tmp_path: Path) -
         assert [entry["event"] for entry in logs] == ["the search index is damaged and made anew"]
         assert await found(log, "alpha") == ["alpha two"]
         assert search_index_is_sound(path)
+
+
+async def test_index_that_a_newer_version_has_changed_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "messages.db"
+    async with opened(path) as log:
+        await say(log.store, ANN, BOB, "alpha")
+        await log.search.catch_up()
+    change_as_a_newer_version_does(tmp_path / "search.db")
+    with capture_logs() as logs:
+        async with opened(path) as log:
+            assert await found(log, "alpha") == ["alpha"]
+            assert search_index_is_sound(path)
+    assert [entry["event"] for entry in logs] == [
+        "the search index is of a newer version and made anew"
+    ]
+
+
+async def test_index_of_a_newer_version_that_is_open_elsewhere_is_left_alone(
+    tmp_path: Path,
+) -> None:
+    path, index = tmp_path / "messages.db", tmp_path / "search.db"
+    async with opened(path) as log:
+        await log.search.catch_up()
+    change_as_a_newer_version_does(index)
+    before = index.stat().st_ino
+    held = lock(index)
+    try:
+        async with opened(path) as log:
+            with pytest.raises(StoreUnavailable, match="open in another process"):
+                await found(log, "alpha")
+    finally:
+        os.close(held)
+    assert index.stat().st_ino == before
+
+
+async def test_log_that_a_newer_version_has_changed_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "messages.db"
+    async with opened(path) as log:
+        await say(log.store, ANN, BOB, "alpha")
+    change_as_a_newer_version_does(path)
+    with pytest.raises(DatabaseTooNew):
+        async with opened(path):
+            pass
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT text FROM messages").fetchall() == [("alpha",)]
+
+
+def change_as_a_newer_version_does(database: Path) -> None:
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute(
+            "INSERT INTO _yoyo_migration (migration_hash, migration_id) VALUES ('x', '9999.later')"
+        )
 
 
 async def test_index_is_not_made_anew_again_and_again(log: Log) -> None:

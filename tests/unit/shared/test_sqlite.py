@@ -15,7 +15,7 @@ import pytest
 import yoyo
 
 from shared import sqlite
-from shared.sqlite import Database, DatabaseInUse, DatabaseUnavailable, lock
+from shared.sqlite import Database, DatabaseInUse, DatabaseTooNew, DatabaseUnavailable, lock
 from shared.sqlite_backup import back_up
 
 MIGRATIONS = "ws_gateway.adapters.migrations.sqlite"
@@ -249,7 +249,7 @@ async def test_database_of_a_newer_version_is_left_alone(path: Path) -> None:
             "INSERT INTO _yoyo_migration (migration_hash, migration_id) VALUES ('x', '9999.later')"
         )
     for _ in range(2):
-        with pytest.raises(DatabaseUnavailable, match=r"test\.db: a newer version has changed it"):
+        with pytest.raises(DatabaseTooNew, match=r"test\.db: a newer version has changed it"):
             await Database.open(path, MIGRATIONS)
 
 
