@@ -213,9 +213,9 @@ class Sessions:
     async def _introspect_refreshed(self, pair: "_CheckedPair") -> Introspection:
         try:
             refreshed = await self.refresh(pair.refresh_token or "", address=None)
-        except (InvalidRefreshToken, Throttled):
+            access = self._tokens.check_access(refreshed.tokens.access_token)
+        except (InvalidRefreshToken, InvalidAccessToken, Throttled):  # its session has just ended
             return _INACTIVE
-        access = self._tokens.check_access(refreshed.tokens.access_token)
         return _active(access, refreshed.live.user, refreshed.tokens)
 
     async def _live_sessions(self, ids: Sequence[SessionId]) -> dict[SessionId, LiveSession]:

@@ -123,10 +123,13 @@ class TokenAuthority:
         self._remembered.clear()
 
     def issue(self, session: Session, token_version: int) -> IssuedTokens:
-        """Make a pair of tokens for a session as it is stored now."""
-        access = self._issue(ACCESS_TYPE, session, token_version, self._access_lifetime_s)
-        refresh = self._issue(REFRESH_TYPE, session, token_version, self._refresh_lifetime_s)
-        return IssuedTokens(access, refresh, self._access_lifetime_s)
+        """Make a pair of tokens for a session as it is stored now; neither outlives it."""
+        now, session_end = int(self._now()), session.expires_at_ms // 1000
+        access_end = min(now + self._access_lifetime_s, session_end)
+        refresh_end = min(now + self._refresh_lifetime_s, session_end)
+        access = self._issue(ACCESS_TYPE, session, token_version, now, access_end)
+        refresh = self._issue(REFRESH_TYPE, session, token_version, now, refresh_end)
+        return IssuedTokens(access, refresh, max(0, access_end - now))
 
     def check_access(self, token: str, *, even_expired: bool = False) -> TokenClaims:
         """Check an access token offline. Whether its session still lives must be checked after.
@@ -163,14 +166,13 @@ class TokenAuthority:
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return False
 
-    def _issue(self, kind: str, session: Session, token_version: int, lifetime_s: int) -> str:
-        now = int(self._now())
+    def _issue(self, kind: str, session: Session, token_version: int, now: int, end: int) -> str:
         claims = TokenClaims(
             iss=self._issuer,
             sub=session.user_id,
             aud=self._audiences[kind],
             iat=now,
-            exp=now + lifetime_s,
+            exp=end,
             jti=secrets.token_urlsafe(12),
             sid=session.id,
             ver=token_version,

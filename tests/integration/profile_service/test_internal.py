@@ -12,6 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
+from profile_service.ports import AuditEntry, Rotation
+from profile_service.rotation import PresentedRefresh
+from profile_service.rotations import RotationGroups
 from shared.introspection import MAX_PAIRS, MAX_USER_IDS
 from shared.revocation import MAX_SESSIONS
 from tests.support.profile_service import (
@@ -137,6 +140,33 @@ async def test_expired_access_with_a_good_refresh_token_gives_new_tokens(tmp_pat
         (stolen,) = await service.introspect(pair(created))
         assert stolen == {"active": False}
         assert await service.introspect(pair(verified["tokens"])) == [{"active": False}]
+
+
+async def test_session_that_ends_while_it_is_refreshed_spoils_no_other_verification(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ManualClock()
+    rotate = RotationGroups.rotate
+
+    async def rotate_slowly(
+        groups: RotationGroups, presented: PresentedRefresh, audit: AuditEntry
+    ) -> Rotation:
+        rotation = await rotate(groups, presented, audit)
+        clock.advance(1)
+        return rotation
+
+    settings = fast_settings(tmp_path, refresh_token_lifetime_s=3600)
+    async with running_service(settings, clock=clock) as service:
+        ending = await service.sign_up()
+        answer = await service.client.post(
+            "/v1/token", json={"refresh_token": ending["refresh_token"]}
+        )
+        assert answer.status_code == 200
+        clock.advance(3599)
+        other = await service.sign_up()
+        monkeypatch.setattr(RotationGroups, "rotate", rotate_slowly)
+        verified = await service.introspect(pair(ending), pair(other))
+        assert [answer["active"] for answer in verified] == [False, True]
 
 
 async def test_a_full_batch_is_verified_and_a_larger_one_refused(service: RunningService) -> None:

@@ -24,7 +24,7 @@ SESSION = Session(
     confirmed_generation=5,
     rotated_at_ms=0,
     created_at_ms=0,
-    expires_at_ms=0,
+    expires_at_ms=10**13,
 )
 
 
@@ -83,6 +83,19 @@ def test_issued_tokens_say_whose_they_are(authority: TokenAuthority, clock: Manu
     assert (access.sub, access.sid, access.ver, access.gen) == ("u_one", "s_one", 2, 5)
     assert access.exp == clock() + 600 == clock() + issued.expires_in
     assert refresh.exp == clock() + 3600
+
+
+@pytest.mark.parametrize("left_s", [0, 200, 1800])
+def test_no_token_outlives_its_session(
+    authority: TokenAuthority, clock: ManualClock, left_s: int
+) -> None:
+    """One that a retry gets would: a retry does not let a session live longer."""
+    end_ms = int(clock() + left_s) * 1000 + 999
+    issued = authority.issue(msgspec.structs.replace(SESSION, expires_at_ms=end_ms), 2)
+    access = authority.check_access(issued.access_token, even_expired=True)
+    assert access.exp == clock() + min(left_s, 600) == clock() + issued.expires_in
+    payload = jwt.decode(issued.refresh_token, options={"verify_signature": False})
+    assert payload["exp"] == clock() + left_s
 
 
 def test_another_process_with_the_same_keys_believes_them(
