@@ -214,8 +214,10 @@ class Sessions:
         try:
             refreshed = await self.refresh(pair.refresh_token or "", address=None)
             access = self._tokens.check_access(refreshed.tokens.access_token)
-        except (InvalidRefreshToken, InvalidAccessToken, Throttled):  # its session has just ended
+        except (InvalidRefreshToken, InvalidAccessToken):  # its session has just ended
             return _INACTIVE
+        except Throttled as error:
+            return Introspection(active=False, retry_after_s=error.retry_after_s)
         return _active(access, refreshed.live.user, refreshed.tokens)
 
     async def _live_sessions(self, ids: Sequence[SessionId]) -> dict[SessionId, LiveSession]:

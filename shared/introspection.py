@@ -65,6 +65,8 @@ class Introspection(msgspec.Struct, frozen=True, omit_defaults=True):
     exp: int | None = None
     """When the access token expires, in seconds since the epoch."""
     tokens: IssuedTokens | None = None
+    retry_after_s: float | None = None
+    """The pair is good, but may be refreshed only then: it is not known to be active before."""
 
 
 class UserSummary(msgspec.Struct, frozen=True):

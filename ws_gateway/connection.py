@@ -209,9 +209,9 @@ class Connection:
             identity = await services.verifier.verify(
                 TokenPair(action.access_token, action.refresh_token)
             )
-        except ProfileServiceUnavailable:
+        except ProfileServiceUnavailable as error:
             services.metrics.connects.labels("unverifiable").inc()
-            self._close(self._session.not_verifiable(_RETRY_AFTER_MS))
+            self._close(self._session.not_verifiable(int(error.retry_after_s * 1000)))
             return
         if identity is None:
             self._refuse()

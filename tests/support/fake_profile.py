@@ -51,6 +51,7 @@ class FakeProfile:
         self._available = True
         self.feed_works = True
         """Without it, sessions end unheard: only `ended` tells."""
+        self.refreshed_too_often: set[SessionId] = set()
         self.feed_calls = 0
         self.verifications = Gate()
         self.lookups = Gate()
@@ -166,6 +167,8 @@ class FakeProfile:
             refreshable = self._by_refresh_token.get(tokens.refresh_token or "") is session
             session = session if refreshable else None
             if session:
+                if session.id in self.refreshed_too_often:
+                    raise ProfileServiceUnavailable("refreshed too often", 10.0)
                 self.refresh(session)
                 issued = IssuedTokens(session.access_token, session.refresh_token, 600)
         identity = None

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Protocol
 
+import httpx
 import msgspec
 
 from shared.ids import SessionId, UserId
@@ -52,6 +53,10 @@ class ProfileWorld(Protocol):
     async def change_password(self, device: Device) -> None: ...
     async def delete_user(self, device: Device) -> None: ...
     async def let_access_token_expire(self, device: Device) -> None: ...
+    async def refresh_too_often(self, device: Device) -> str:
+        """Refresh until the device has to wait; return the refresh token that it is left with."""
+        ...
+
     async def break_down(self) -> None:
         """Make the profile service unreachable."""
         ...
@@ -85,6 +90,10 @@ class FakeWorld:
 
     async def let_access_token_expire(self, device: Device) -> None:
         self.profile.expire(self._sessions[device.session_id])
+
+    async def refresh_too_often(self, device: Device) -> str:
+        self.profile.refreshed_too_often.add(device.session_id)
+        return device.tokens.refresh_token or ""
 
     async def break_down(self) -> None:
         self.profile.available = False
@@ -148,6 +157,16 @@ class RealWorld:
 
     async def let_access_token_expire(self, device: Device) -> None:
         self._clock.advance(11 * 60)
+
+    async def refresh_too_often(self, device: Device) -> str:
+        refresh_token = device.tokens.refresh_token or ""
+        while True:
+            answer = await self._service.client.post(
+                "/v1/token", json={"refresh_token": refresh_token}
+            )
+            if answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
+                return refresh_token
+            refresh_token = answer.json()["refresh_token"]
 
     async def break_down(self) -> None:
         await self._stack.aclose()

@@ -81,6 +81,8 @@ class ProfileClient:
     async def verify(self, tokens: TokenPair) -> Identity | None:
         """Ask who a token pair belongs to; see `IdentityVerifier`."""
         verdict = await self._verifications.submit(tokens)
+        if verdict.retry_after_s is not None:
+            raise ProfileServiceUnavailable("refreshed too often", verdict.retry_after_s)
         if not verdict.active:
             return None
         if (

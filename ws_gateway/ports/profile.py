@@ -23,7 +23,11 @@ __all__ = [
 
 
 class ProfileServiceUnavailable(Exception):
-    """The profile service did not answer in time, or not as agreed. Try again later."""
+    """The profile service did not answer in time, not as agreed, or wants to be asked later."""
+
+    def __init__(self, message: str, retry_after_s: float = 2.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class IdentityVerifier(Protocol):
@@ -33,7 +37,8 @@ class IdentityVerifier(Protocol):
         """Return the identity, or nothing when the tokens are not good.
 
         Raises:
-            ProfileServiceUnavailable: nobody could tell; the tokens are not to be trusted.
+            ProfileServiceUnavailable: nobody could tell, or the session was refreshed too often;
+                the tokens are not to be trusted.
         """
         ...
 

@@ -14,6 +14,7 @@ from shared.ids import SessionId, UserId, new_user_id
 from shared.introspection import TokenPair
 from shared.revocation import HeldSession, Revocation
 from tests.support.profile_worlds import Device, FakeWorld, ProfileWorld, RealWorld
+from ws_gateway.identity import Identity
 from ws_gateway.ports import FeedEvent, FeedReady, FeedReset, ProfileServiceUnavailable
 from ws_gateway.protocol.requests import is_token
 
@@ -95,6 +96,23 @@ async def test_expired_access_token_with_refresh_token_gives_new_tokens(
     again = await world.port.verify(TokenPair(identity.tokens.access_token))
     assert again is not None
     assert again.expires_at == identity.expires_at
+
+
+async def test_session_that_was_refreshed_too_often_is_told_when_to_ask_again(
+    world: ProfileWorld,
+) -> None:
+    device = await world.sign_up()
+    await world.let_access_token_expire(device)
+    other = await world.sign_up()
+    tokens = TokenPair(device.tokens.access_token, await world.refresh_too_often(device))
+    refused, verified = await asyncio.gather(
+        world.port.verify(tokens), world.port.verify(other.tokens), return_exceptions=True
+    )
+    assert isinstance(refused, ProfileServiceUnavailable)
+    assert refused.retry_after_s == 10
+    assert isinstance(verified, Identity)
+    held = [HeldSession(device.session_id, device.user_id, 1)]
+    assert await world.port.ended(held) == []
 
 
 async def test_waiting_verifications_each_get_their_own_answer(world: ProfileWorld) -> None:

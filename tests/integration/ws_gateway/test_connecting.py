@@ -152,6 +152,24 @@ async def test_nobody_is_accepted_while_tokens_cannot_be_checked(gateway: TestGa
         pass
 
 
+async def test_whoever_was_refreshed_too_often_connects_when_they_are_told(
+    gateway: TestGateway,
+) -> None:
+    ann = gateway.profile.sign_up("ann")
+    gateway.profile.expire(ann)
+    tokens = {"access_token": ann.access_token, "refresh_token": ann.refresh_token}
+    gateway.profile.refreshed_too_often.add(ann.id)
+    async with Client.open(gateway.url) as client:
+        await client.send(type="connect", **tokens)
+        error = await client.expect_error("verification_unavailable", retryable=True)
+        assert error["retry_after_ms"] == 10_000
+        assert await client.closed() == (1013, "verification_unavailable")
+    gateway.profile.refreshed_too_often.clear()
+    async with Client.open(gateway.url) as client:
+        await client.send(type="connect", **tokens)
+        assert (await client.expect("connected"))["tokens"]["refresh_token"] == ann.refresh_token
+
+
 async def test_client_that_leaves_while_it_is_verified_is_not_held(gateway: TestGateway) -> None:
     ann = gateway.profile.sign_up("ann")
     gateway.profile.verifications.close()
