@@ -1,13 +1,15 @@
 """Logging for a service: structlog in front, the standard library's records joined in.
 
 `console` is for people at a terminal, `json` for machines (one object a line). Whatever the format,
-values under a key that names a credential are replaced, and control characters in values cannot
-forge a second line: JSON escapes them, and the console form shows their `repr`.
+values under a key that names a credential are replaced, and nothing in a line can forge a second
+one or command the terminal: JSON escapes it, and so does the console form, which indents
+tracebacks.
 """
 
 import logging
 import re
 import sys
+import textwrap
 from collections.abc import Mapping
 from typing import Any, Literal, TextIO
 
@@ -50,11 +52,12 @@ def configure_logging(
         structlog.processors.format_exc_info,
         _redact,
     ]
-    renderer: structlog.typing.Processor
+    rendering: list[structlog.typing.Processor]
     if log_format == "json":
-        renderer = structlog.processors.JSONRenderer()
+        rendering = [structlog.processors.JSONRenderer()]
     else:
-        renderer = structlog.dev.ConsoleRenderer(colors=output.isatty(), pad_event_to=0)
+        console = structlog.dev.ConsoleRenderer(colors=output.isatty(), pad_event_to=0)
+        rendering = [_escape, console]
     structlog.configure(
         processors=[*common, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
@@ -65,7 +68,7 @@ def configure_logging(
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=common,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
         )
     )
     root = logging.getLogger()
@@ -94,3 +97,23 @@ def _redact(_logger: Any, _method: str, event: structlog.typing.EventDict) -> Ma
         elif isinstance(value, str):
             event[key] = _CREDENTIALS.sub(_REDACTED, value)
     return event
+
+
+def _escape(_logger: Any, _method: str, event: structlog.typing.EventDict) -> Mapping[str, Any]:
+    """Leave nothing that a terminal obeys, and no line but the first at the margin."""
+    for key, value in event.items():
+        if key == "event":
+            event[key] = _escaped(str(value))
+        elif key in ("exception", "stack"):
+            event[key] = textwrap.indent(_escaped(value, but="\n"), "    ")
+        elif isinstance(value, str):
+            event[key] = _escaped(value, but="\n\r\t")  # the renderer shows the repr of these
+    return event
+
+
+def _escaped(text: str, *, but: str = "") -> str:
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c in but else c.encode("unicode_escape").decode() for c in text
+    )

@@ -89,6 +89,39 @@ def test_value_cannot_forge_a_second_line(log_format: LogFormat) -> None:
     assert stream.getvalue().count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "hostile", ["\x1b[2J", "\x9b2J", "\x07", "\x7f", "\x85", "\u2028", "\u202e", "\ud800", "a\r\nb"]
+)
+def test_text_of_a_client_commands_no_terminal(hostile: str) -> None:
+    stream = configured("console")
+    log = structlog.get_logger("x")
+    log.info(f"hello {hostile}", bare=hostile, spaced=f"a {hostile}", listed=[hostile])
+    logging.getLogger("library").warning("bad request: %s", hostile)
+    try:
+        raise ValueError(hostile)
+    except ValueError:
+        log.exception("failed", stack_info=True)
+    assert stream.getvalue().replace("\n", "").isprintable()
+
+
+def test_traceback_cannot_forge_a_second_line() -> None:
+    stream = configured("console")
+    try:
+        raise ValueError("x\n[info     ] forged")
+    except ValueError:
+        structlog.get_logger("x").exception("failed", stack_info=True)
+    first, *others = stream.getvalue().splitlines()
+    assert first.startswith("[error    ] failed")
+    assert "    [info     ] forged" in others
+    assert not [line for line in others if line and not line.startswith((" ", "==="))]
+
+
+def test_several_lines_in_a_value_are_shown_in_one() -> None:
+    stream = configured("console")
+    structlog.get_logger("x").info("hello", reason="first\nsecond line")
+    assert r"reason='first\nsecond line'" in stream.getvalue()
+
+
 def test_level_is_kept() -> None:
     stream = configured(level="warning")
     structlog.get_logger("x").info("quiet")
