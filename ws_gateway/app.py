@@ -130,7 +130,9 @@ class Gateway:
             self.live = self._broadcast(engines)
         else:
             self.live = self._follow(engines, engines.shared_logs, settings)
-        self.enquiries = Enquiries(stores.archive, stores.people, profile, self.presence, now=now)
+        self.enquiries = Enquiries(
+            stores.archive, stores.people, profile, self.presence, bus, now=now
+        )
         services = ConnectionServices(
             live=self.live,
             verifier=profile,

@@ -82,7 +82,11 @@ class Connection:
         self._replayed_to = 0
         """A replay may read what is committed before it is published: that is not sent twice."""
         self._enquiries = EnquiryQueue(
-            services.enquiries, self.send, websocket.drained, websocket.outbox.pacing
+            services.enquiries,
+            self.connection_id,
+            self.send,
+            websocket.drained,
+            websocket.outbox.pacing,
         )
         self._unanswered = 0
         self._is_held = False

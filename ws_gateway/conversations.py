@@ -5,7 +5,7 @@ everybody concerned sees, in one order. Pure: no clock, no I/O.
 """
 
 import enum
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -38,6 +38,8 @@ __all__ = [
     "PresenceNotice",
     "Published",
     "Receipt",
+    "Setting",
+    "SettingChanged",
     "TypingNotice",
     "Unfinished",
     "is_valid_client_id",
@@ -267,6 +269,18 @@ class PeersChanged(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="
     user: UserId
 
 
+Setting: TypeAlias = Literal["blocks", "preferences"]
+"""What a person sets about themselves, by the name of the request that asks for it."""
+
+
+class SettingChanged(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="setting"):
+    """A person has set something: for their connections but the one that did. May be lost."""
+
+    user: UserId
+    what: Setting
+    origin: ConnectionId
+
+
 class Evicted(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="evicted"):
     """A person's connection makes room for a newer one: for the gateway that has it."""
 
@@ -281,7 +295,14 @@ class Look(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="look"):
 
 
 Notice: TypeAlias = (
-    Published | Receipt | TypingNotice | PresenceNotice | PeersChanged | Evicted | Look
+    Published
+    | Receipt
+    | TypingNotice
+    | PresenceNotice
+    | PeersChanged
+    | SettingChanged
+    | Evicted
+    | Look
 )
 """What gateways tell each other. The tags are on the wire between them: add, never change; a new
 field goes to the end and has a default."""

@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator, Callable, Iterable
 
 import msgspec
 
-from shared.ids import ConversationId, UserId, conversation_id
-from ws_gateway.conversations import Message
+from shared.ids import ConnectionId, ConversationId, UserId, conversation_id
+from ws_gateway.conversations import Message, SettingChanged
 from ws_gateway.delivery.rendering import message_item
 from ws_gateway.ports import (
     ConversationSummary,
     MessageArchive,
+    MessageBus,
     PeopleStore,
     Preferences,
     ProfileServiceUnavailable,
@@ -44,6 +45,7 @@ class Enquiries:
         people: PeopleStore,
         directory: UserDirectory,
         presence: Presence,
+        bus: MessageBus,
         *,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -51,12 +53,18 @@ class Enquiries:
         self._people = people
         self._directory = directory
         self._presence = presence
+        self._bus = bus
         self._now = now
         self.waiting = 0
         """How many wait for their answer now; exports, which go on for long, do not count."""
 
-    async def answer(self, user_id: UserId, enquiry: Enquiry) -> AsyncIterator[frames.ServerFrame]:
-        """Yield the answer of one enquiry: a frame, or the frames of an export, or an error."""
+    async def answer(
+        self, user_id: UserId, enquiry: Enquiry, origin: ConnectionId
+    ) -> AsyncIterator[frames.ServerFrame]:
+        """Yield the answer of one enquiry: a frame, or the frames of an export, or an error.
+
+        `origin` is the connection that asks: what it sets, the person's other ones are told.
+        """
         try:
             if isinstance(enquiry, requests.Export):
                 async for frame in self._export(user_id, enquiry):
@@ -64,7 +72,7 @@ class Enquiries:
                 return
             self.waiting += 1
             try:
-                frame = await self._answer(user_id, enquiry)
+                frame = await self._answer(user_id, enquiry, origin)
             finally:
                 self.waiting -= 1
             yield frame
@@ -75,7 +83,9 @@ class Enquiries:
                 retry_after_ms=_RETRY_AFTER_MS,
             )
 
-    async def _answer(self, user_id: UserId, enquiry: "Enquiry") -> frames.ServerFrame:
+    async def _answer(
+        self, user_id: UserId, enquiry: "Enquiry", origin: ConnectionId
+    ) -> frames.ServerFrame:
         match enquiry:
             case requests.History():
                 return await self._history(user_id, enquiry)
@@ -86,11 +96,11 @@ class Enquiries:
             case requests.Trace():
                 return await self._trace(user_id, enquiry)
             case requests.Block() | requests.Unblock():
-                return await self._block(user_id, enquiry)
+                return await self._block(user_id, enquiry, origin)
             case requests.Blocks(request_id):
                 return answers.BlockList(request_id, await self._people.blocks(user_id))
             case requests.Preferences():
-                return await self._preferences(user_id, enquiry)
+                return await self._preferences(user_id, enquiry, origin)
             case requests.Export():
                 raise AssertionError("an export has many frames")
 
@@ -183,7 +193,7 @@ class Enquiries:
         )
 
     async def _block(
-        self, user_id: UserId, asked: requests.Block | requests.Unblock
+        self, user_id: UserId, asked: requests.Block | requests.Unblock, origin: ConnectionId
     ) -> frames.ServerFrame:
         other = UserId(asked.user)
         if other == user_id:
@@ -203,10 +213,11 @@ class Enquiries:
         else:
             await self._people.unblock(user_id, other)
         self._presence.reconsider(user_id, other)
+        self._bus.publish([SettingChanged(user_id, "blocks", origin)])
         return frames.Done(asked.id)
 
     async def _preferences(
-        self, user_id: UserId, asked: requests.Preferences
+        self, user_id: UserId, asked: requests.Preferences, origin: ConnectionId
     ) -> frames.ServerFrame:
         now = await self._people.preferences(user_id)
         wanted = Preferences(
@@ -218,6 +229,7 @@ class Enquiries:
                 user_id, shares_reads=asked.share_reads, shares_presence=asked.share_presence
             )
             self._presence.reconsider(user_id)
+            self._bus.publish([SettingChanged(user_id, "preferences", origin)])
         return answers.PreferenceValues(asked.id, now.shares_reads, now.shares_presence)
 
     async def _export(

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from shared.ids import UserId
+from shared.ids import ConnectionId, UserId
 from ws_gateway.enquiries import Enquiries
 from ws_gateway.protocol import frames
 from ws_gateway.protocol.actions import Enquiry, error_frame
@@ -25,16 +25,18 @@ class EnquiryQueue:
     For one event loop.
     """
 
-    __slots__ = ("_drained", "_enquiries", "_pacing", "_send", "_waiting")
+    __slots__ = ("_connection_id", "_drained", "_enquiries", "_pacing", "_send", "_waiting")
 
     def __init__(
         self,
         enquiries: Enquiries,
+        connection_id: ConnectionId,
         send: Callable[[frames.ServerFrame], None],
         drained: Callable[[], Awaitable[None]],
         pacing: Callable[[], contextlib.AbstractContextManager[None]],
     ) -> None:
         self._enquiries = enquiries
+        self._connection_id = connection_id
         self._send = send
         self._drained = drained
         self._pacing = pacing
@@ -58,7 +60,8 @@ class EnquiryQueue:
             user_id, enquiry = self._waiting[0]
             try:
                 with self._pacing():
-                    async for frame in self._enquiries.answer(user_id, enquiry):
+                    answer = self._enquiries.answer(user_id, enquiry, self._connection_id)
+                    async for frame in answer:
                         self._send(frame)
                         await self._drained()
             except Exception:

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import websockets
 
-UNASKED = frozenset({"presence", "typing", "receipt", "expiring", "draining"})
+UNASKED = frozenset({"presence", "typing", "receipt", "changed", "expiring", "draining"})
 RETRY_S = 0.2
 RECONNECT_WITHIN_S = 60.0
 

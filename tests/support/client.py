@@ -15,7 +15,7 @@ __all__ = ["Client", "Frame"]
 Frame = dict[str, Any]
 
 _WITHIN_S = 10.0
-_UNASKED = frozenset({"presence", "typing", "receipt", "expiring"})
+_UNASKED = frozenset({"presence", "typing", "receipt", "changed", "expiring"})
 """Frames that may come in between; a test that wants one expects it by name."""
 
 

@@ -33,6 +33,7 @@ from ws_gateway.conversations import (
     PresenceNotice,
     Published,
     Receipt,
+    SettingChanged,
     TypingNotice,
 )
 from ws_gateway.metrics import Metrics
@@ -311,6 +312,8 @@ class NatsBus:
                 key = (viewer, notice.conversation, notice.user)
             case PresenceNotice() | PeersChanged():
                 key = (viewer, type(notice), notice.user)
+            case SettingChanged():
+                key = (viewer, notice.what)
             case Evicted():
                 key = (viewer, notice.connection)
             case TypingNotice():
@@ -374,5 +377,5 @@ def _viewers(notice: Notice) -> Iterable[UserId]:
             return (to,)
         case PresenceNotice():
             return notice.to
-        case PeersChanged() | Evicted() | Look():
+        case PeersChanged() | SettingChanged() | Evicted() | Look():
             return (notice.user,)

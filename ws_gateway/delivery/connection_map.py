@@ -11,6 +11,7 @@ from ws_gateway.conversations import (
     PresenceNotice,
     Published,
     Receipt,
+    SettingChanged,
     TypingNotice,
 )
 from ws_gateway.delivery.rendering import Rendering
@@ -133,6 +134,8 @@ class ConnectionMap:
                 case PresenceNotice():
                     to = notice.to if viewer is None else (viewer,)
                     self._deliver_ephemeral(to, self._rendering.presence, notice)
+                case SettingChanged(user, _, origin):
+                    self._deliver_ephemeral((user,), self._rendering.changed, notice, origin)
         if delivered:
             self._delivered(delivered)
 
@@ -173,10 +176,15 @@ class ConnectionMap:
                         connection.deliver(wire, None)
 
     def _deliver_ephemeral(
-        self, viewers: Iterable[UserId], render: Callable[[N], bytes], notice: N
+        self,
+        viewers: Iterable[UserId],
+        render: Callable[[N], bytes],
+        notice: N,
+        origin: ConnectionId | None = None,
     ) -> None:
         connections = [c for viewer in viewers for c in self._by_user.get(viewer, ())]
         if connections:
             wire = render(notice)
             for connection in connections:
-                connection.deliver_ephemeral(wire)
+                if connection.connection_id != origin:
+                    connection.deliver_ephemeral(wire)

@@ -9,6 +9,7 @@ from ws_gateway.conversations import (
     Message,
     PresenceNotice,
     Receipt,
+    SettingChanged,
     TypingNotice,
 )
 from ws_gateway.protocol import answers, codec, frames
@@ -67,6 +68,10 @@ class Rendering:
                 )
             )
         )
+
+    def changed(self, notice: SettingChanged) -> bytes:
+        """Render that somebody has set something on another of their connections."""
+        return text_frame(codec.encode(frames.Changed(notice.what)))
 
 
 def message_item(message: Message) -> answers.MessageItem:

@@ -49,6 +49,7 @@ NEWS: tuple[Struct, ...] = (
     frames.ReceiptFrame,
     frames.TypingFrame,
     frames.PresenceFrame,
+    frames.Changed,
     frames.Expiring,
     frames.Draining,
     frames.Error,

@@ -9,6 +9,7 @@ import msgspec
 
 from shared.ids import ConnectionId, ConversationId, UserId
 from shared.introspection import IssuedTokens
+from ws_gateway.conversations import Setting
 from ws_gateway.protocol.answers import (
     BlockList,
     ConversationList,
@@ -23,6 +24,7 @@ from ws_gateway.protocol.timestamps import Timestamp
 
 __all__ = [
     "Ack",
+    "Changed",
     "Connected",
     "ConnectedUser",
     "Deleted",
@@ -187,6 +189,12 @@ class PresenceFrame(
     last_seen: Timestamp | None = None
 
 
+class Changed(msgspec.Struct, frozen=True, tag_field="type", tag="changed"):
+    """One's blocks or preferences were changed on another connection: ask for them again."""
+
+    what: Setting
+
+
 class Resumed(msgspec.Struct, frozen=True, tag_field="type", tag="resumed"):
     """Everything after the client's cursor has been sent; from here on it is live."""
 
@@ -224,6 +232,7 @@ ServerFrame: TypeAlias = (
     | ReceiptFrame
     | TypingFrame
     | PresenceFrame
+    | Changed
     | HistoryPage
     | ConversationList
     | SearchResults

@@ -25,6 +25,7 @@ from ws_gateway.conversations import (
     PresenceNotice,
     Published,
     Receipt,
+    SettingChanged,
     TypingNotice,
 )
 from ws_gateway.metrics import Metrics
@@ -169,6 +170,7 @@ async def test_each_notice_goes_to_whom_it_concerns(
             (receipt(ann, bob, 1, private=True), {ann}),
             (TypingNotice(ann, cid, True), {cid}),
             (PeersChanged(ann), {ann}),
+            (SettingChanged(ann, "blocks", ConnectionId("n_1")), {ann}),
             (Evicted(bob, ConnectionId("n_2")), {bob}),
             (Look(cid), {cid}),
         ]
@@ -228,13 +230,15 @@ async def test_what_nats_missed_is_told_in_short_when_it_is_back(
         await until(lambda: not here.is_connected)
         here.publish([published(ann, bob, n) for n in range(1, 51)])
         here.publish([receipt(ann, bob, n) for n in range(1, 51)])
+        here.publish([SettingChanged(bob, "blocks", ConnectionId(f"n_{n}")) for n in range(1, 51)])
         here.publish([TypingNotice(ann, bob, True)])
         await until(lambda: here.is_connected)
         here.publish([TypingNotice(ann, bob, False)])
-        await until(lambda: len(told) == 3)
+        await until(lambda: len(told) == 4)
         assert [notice for notice, _ in told] == [
             Look(bob),
             receipt(ann, bob, 50),
+            SettingChanged(bob, "blocks", ConnectionId("n_50")),
             TypingNotice(ann, bob, False),
         ]
 
@@ -316,7 +320,17 @@ async def test_log_says_why_nats_is_away(caplog: pytest.LogCaptureFixture) -> No
 
 def test_notices_of_newer_gateways_are_passed_over(ann: UserId, bob: UserId) -> None:
     known = [encode(TypingNotice(ann, bob, True)), encode(published(ann, bob))]
-    unknown = [msgspec.msgpack.encode(each) for each in (["new", 1, 2], {"a": 1}, 7, ["typing"])]
+    setting = msgspec.msgpack.decode(encode(SettingChanged(ann, "blocks", ConnectionId("n_1"))))
+    unknown = [
+        msgspec.msgpack.encode(each)
+        for each in (
+            ["new", 1, 2],
+            {"a": 1},
+            7,
+            ["typing"],
+            ["new" if field == "blocks" else field for field in setting],
+        )
+    ]
     longer = msgspec.msgpack.encode([*msgspec.msgpack.decode(known[0]), "new"])
     (payload,) = payloads([unknown[0], known[0], *unknown[1:], known[1], longer])
     typing = TypingNotice(ann, bob, True)

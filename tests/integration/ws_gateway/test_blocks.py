@@ -131,3 +131,23 @@ async def test_nothing_passes_once_the_block_is_confirmed(
             await b.collect("message")
         stop.set()
         await sending
+
+
+async def test_other_connections_are_told_to_ask_again(
+    gateway: TestGateway, ann: FakeSession, bob: FakeSession
+) -> None:
+    async with (
+        gateway.talking(ann) as a,
+        gateway.talking(bob) as b,
+        gateway.talking(bob) as phone,
+    ):
+        for request in ("block", "unblock"):
+            await b.send(type=request, id=request, user=ann.user_id)
+            await b.expect("done", id=request)
+            await phone.expect("changed", what="blocks")
+            blocked = (await b.ask("blocks"))["users"]
+            assert (await phone.ask("blocks"))["users"] == blocked
+        await b.send(type="block", id="nobody", user=new_user_id())
+        await b.expect_error("recipient_not_found", id="nobody")
+        for client in (a, b, phone):
+            assert "changed" not in {frame["type"] for frame in await client.arrived()}

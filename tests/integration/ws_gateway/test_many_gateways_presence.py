@@ -112,6 +112,29 @@ async def test_block_on_one_gateway_holds_on_the_others(
         assert await a.arrived() == []
 
 
+async def test_device_on_another_gateway_is_told_what_was_set(
+    gateways: Gateways, ann: FakeSession, bob: FakeSession
+) -> None:
+    async with (
+        gateways.running() as (here, there),
+        here.talking(ann) as a,
+        here.talking(ann) as tablet,
+        there.talking(ann) as phone,
+        there.talking(bob) as b,
+    ):
+        await a.send(type="block", id="block", user=bob.user_id)
+        await a.expect("done", id="block")
+        for other in (tablet, phone):
+            await other.expect("changed", what="blocks")
+            assert (await other.ask("blocks"))["users"] == [bob.user_id]
+        held = await phone.ask("preferences", share_reads=False)
+        for other in (a, tablet):
+            await other.expect("changed", what="preferences")
+            assert await other.ask("preferences") == held
+        for client in (a, tablet, phone, b):
+            assert await client.arrived() == []
+
+
 async def test_oldest_connection_makes_room_for_one_on_another_gateway(
     gateways: Gateways, ann: FakeSession
 ) -> None:

@@ -164,3 +164,17 @@ async def test_typing_is_dropped_first_for_a_reader_who_is_behind(tmp_path: Path
             assert "typing" not in {frame["type"] for frame in kinds}
             texts = [frame["text"] for frame in kinds if frame["type"] == "message"]
             assert texts == ["hi", "while behind", "after"]
+
+
+async def test_changed_preferences_are_told_to_ones_other_connections_alone(
+    gateway: TestGateway, ann: FakeSession, bob: FakeSession
+) -> None:
+    async with peers(gateway, ann, bob) as (a, b), gateway.talking(bob) as phone:
+        await phone.expect("presence", user=ann.user_id, online=True)
+        held = await b.ask("preferences", share_reads=False)
+        await phone.expect("changed", what="preferences")
+        assert await phone.ask("preferences") == held
+        await b.ask("preferences")
+        await b.ask("preferences", share_reads=False)  # it is so already
+        for client in (a, b, phone):
+            assert await client.arrived() == []

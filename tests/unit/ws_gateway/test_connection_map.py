@@ -7,7 +7,7 @@ import pytest
 
 from shared.ids import ConnectionId, SessionId, UserId, conversation_id
 from shared.revocation import HeldSession, Revocation
-from ws_gateway.conversations import Event, EventKind, Message, Published
+from ws_gateway.conversations import Event, EventKind, Message, Published, SettingChanged
 from ws_gateway.delivery.connection_map import ConnectionMap
 from ws_gateway.delivery.rendering import Rendering
 from ws_gateway.identity import Identity
@@ -29,12 +29,13 @@ class Connected:
             expires_at=0,
         )
         self.wires: list[bytes] = []
+        self.ephemeral: list[bytes] = []
 
     def deliver(self, wire: bytes, position: int | None) -> None:
         self.wires.append(wire)
 
     def deliver_ephemeral(self, wire: bytes) -> None:
-        raise AssertionError("nothing here may be lost")
+        self.ephemeral.append(wire)
 
     @property
     def frames(self) -> list[dict[str, Any]]:
@@ -137,6 +138,17 @@ def test_message_of_another_gateway_goes_to_every_connection(fixture: Fixture) -
     ann, bob = fixture.add(ANN, "n1"), fixture.add(BOB, "n2")
     fixture.map.deliver([published(1, None)])
     assert len(ann.frames) == len(bob.frames) == 1
+
+
+@pytest.mark.parametrize("viewer", [None, ANN])
+def test_change_of_a_setting_goes_to_the_persons_other_connections(
+    fixture: Fixture, viewer: UserId | None
+) -> None:
+    origin, phone = fixture.add(ANN, "n1"), fixture.add(ANN, "n2")
+    bob = fixture.add(BOB, "n3")
+    fixture.map.deliver([SettingChanged(ANN, "blocks", ConnectionId("n1"))], viewer)
+    assert [len(each.ephemeral) for each in (origin, phone, bob)] == [0, 1, 0]
+    assert origin.wires == phone.wires == bob.wires == []
 
 
 def test_nobody_connected_is_no_error(fixture: Fixture) -> None:

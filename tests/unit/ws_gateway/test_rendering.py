@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from shared.ids import ConversationId, UserId
+from shared.ids import ConnectionId, ConversationId, UserId
 from tests.support.talk import ANN, BOB
 from tests.support.wire import frame_of
 from ws_gateway.conversations import (
@@ -14,6 +14,7 @@ from ws_gateway.conversations import (
     Message,
     PresenceNotice,
     Receipt,
+    SettingChanged,
     TypingNotice,
 )
 from ws_gateway.delivery.rendering import Rendering, message_item
@@ -113,3 +114,8 @@ def test_presence_says_when_somebody_gone_was_last_seen() -> None:
         "online": False,
         "last_seen": "2027-01-15T08:00:00.000Z",
     }
+
+
+def test_change_of_a_setting_says_what_to_ask_for_and_no_more() -> None:
+    notice = SettingChanged(ANN, "preferences", ConnectionId("n_1"))
+    assert frame_of(RENDERING.changed(notice)) == {"type": "changed", "what": "preferences"}
