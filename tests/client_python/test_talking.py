@@ -107,6 +107,18 @@ async def test_blocked_person_cannot_write(
         await (await a.send(bob.username, "hi")).acknowledged()
 
 
+async def test_other_device_is_told_what_to_ask_for_again(
+    duet: Duet, ann: Tokens, bob: Tokens, tmp_path: Path
+) -> None:
+    async with duet.connect(ann, tmp_path / "a") as a, duet.connect(ann, tmp_path / "b") as b:
+        await a.block(bob.username)
+        assert (await expect(b, duet_client.SettingChanged)).what == "blocks"
+        assert await b.blocks() == [bob.user_id]
+        await b.preferences(share_reads=False)
+        assert (await expect(a, duet_client.SettingChanged)).what == "preferences"
+        assert not (await a.preferences()).share_reads
+
+
 async def test_refusal_that_nobody_waited_for_comes_as_an_event_until_it_is_handled(
     duet: Duet, ann: Tokens, tmp_path: Path
 ) -> None:

@@ -70,6 +70,7 @@ from duet_client.frames import (
     Presence,
     Receipt,
     ResyncNeeded,
+    SettingChanged,
     Typing,
     UserErased,
 )
@@ -129,6 +130,7 @@ __all__ = [
     "SendFailed",
     "ServiceUnreachable",
     "SessionNotFound",
+    "SettingChanged",
     "StateError",
     "StateInUse",
     "Tokens",

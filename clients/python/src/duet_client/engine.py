@@ -22,6 +22,7 @@ from duet_client.frames import (
     Receipt,
     Resumed,
     ResyncNeeded,
+    SettingChanged,
     Typing,
     UserErased,
     encode,
@@ -173,7 +174,7 @@ class Engine:
                     self.questions.received(frame.id, frame)
                 else:
                     self.inbox.put(frame)
-            case Typing() | Presence():
+            case Typing() | Presence() | SettingChanged():
                 self.inbox.put(frame)
             case _:
                 self.questions.received(getattr(frame, "id", ""), frame)

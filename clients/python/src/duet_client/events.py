@@ -13,6 +13,7 @@ from duet_client.frames import (
     Presence,
     Receipt,
     ResyncNeeded,
+    SettingChanged,
     Typing,
     UserErased,
 )
@@ -69,6 +70,7 @@ Event: TypeAlias = (
     | Receipt
     | Typing
     | Presence
+    | SettingChanged
     | ResyncNeeded
     | MessageSent
     | SendFailed

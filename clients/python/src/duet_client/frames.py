@@ -39,6 +39,7 @@ __all__ = [
     "Refreshed",
     "Resumed",
     "ResyncNeeded",
+    "SettingChanged",
     "Typing",
     "UserErased",
     "decode",
@@ -202,6 +203,16 @@ class Presence(msgspec.Struct, frozen=True, tag_field="type", tag="presence"):
     last_seen: datetime | None = None
 
 
+class SettingChanged(msgspec.Struct, frozen=True, tag_field="type", tag="changed"):
+    """You changed your `blocks` or `preferences` on another device: ask for `what` again.
+
+    It may be lost, and what was missed is not told later: ask after `ConnectionRestored`, too.
+    """
+
+    what: str
+    """A newer gateway may name what this client does not know."""
+
+
 class Resumed(msgspec.Struct, frozen=True, tag_field="type", tag="resumed"):
     """Everything that was missed has been sent."""
 
@@ -242,6 +253,7 @@ Frame: TypeAlias = (
     | Receipt
     | Typing
     | Presence
+    | SettingChanged
     | HistoryPage
     | ConversationList
     | SearchResults
