@@ -503,7 +503,7 @@ function problem(response, body) {
  * A connection that comes back, and an outbox that empties itself.
  *
  * Events are the server's frames by their `type` (`message`, `edited`, `deleted`, `erased`,
- * `receipt`, `typing`, `presence`, `resync`), each once, and:
+ * `receipt`, `typing`, `presence`, `changed`, `resync`), each once, and:
  * - `state`: `{state, reason?, retryAt?}`; `state` is `connecting`, `open`, `waiting` or `ended`.
  * - `live`: connected, and everything that was missed has been told; `{fresh}` is true when the
  *   client starts without a past, so that what is on the screen must be loaded.
@@ -989,6 +989,7 @@ export class Duet extends Emitter {
         return this.#answered(frame);
       case "typing":
       case "presence":
+      case "changed":
         return this.emit(frame.type, frame);
       case "export":
         return this.#part(frame);

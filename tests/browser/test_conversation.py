@@ -174,6 +174,44 @@ async def test_two_tabs_show_the_same_and_clear_each_others_badges(
     await ann.sees("from the second")
 
 
+async def test_block_in_one_tab_is_shown_by_the_other(new_person: NewPerson) -> None:
+    ann, _ = await ann_and_bob(new_person)
+    await ann.write("hello")
+    await ann.sees("hello", "delivered")
+    tab = await ann.another_tab()
+    await tab.open("bob")
+    for page in (ann.page, tab.page):
+        await page.get_by_title("About this person").click()
+    await ann.page.get_by_role("button", name="Block", exact=True).click()
+    await expect(tab.page.locator("dialog").get_by_role("button", name="Unblock")).to_be_visible()
+    await tab.page.keyboard.press("Escape")
+    await expect(tab.page.locator(".thread-foot")).to_contain_text("You block this person.")
+    panel = await tab.settings("Blocked people")
+    await expect(panel.locator(".name")).to_have_text(["bob"])
+    await ann.page.locator("dialog").get_by_role("button", name="Unblock").click()
+    await expect(panel).to_contain_text("You block nobody.")
+    await tab.page.keyboard.press("Escape")
+    await expect(tab.composer).to_be_visible()
+
+
+async def test_preference_that_one_tab_changes_is_shown_by_the_other(
+    new_person: NewPerson,
+) -> None:
+    ann = await new_person()
+    await ann.sign_up("ann")
+    tab = await ann.another_tab()
+    switches = [
+        (await each.settings("Appearance and privacy")).get_by_role("switch", name="read a message")
+        for each in (ann, tab)
+    ]
+    for here, there in (switches, switches[::-1]):
+        for switch in switches:
+            await expect(switch).to_be_enabled()
+        is_shared = await here.is_checked()
+        await here.click()
+        await expect(there).to_be_checked(checked=not is_shared)
+
+
 async def test_profile_with_a_picture_is_seen_by_others(new_person: NewPerson) -> None:
     ann, bob = await new_person(), await new_person()
     await ann.sign_up("ann")

@@ -7,9 +7,15 @@ import * as time from "./time.js";
 export class AboutDialog {
   constructor() {
     this.element = h("dialog", { class: "person", aria: { labelledby: "person-name" }, onclick: closeOnBackdrop });
+    /** Who was shown last. */
+    this.person = null;
   }
 
-  showPerson(conversation, isBlocked, onBlock) {
+  #block;
+
+  showPerson(conversation, onBlock) {
+    this.person = conversation;
+    this.#block = h("button", { type: "button", onclick: onBlock });
     const { profile, username, lastSeen } = conversation;
     const seen = conversation.online
       ? "Online now"
@@ -21,13 +27,14 @@ export class AboutDialog {
       profile?.status_text && h("p", { class: "person-status", dir: "auto" }, profile.status_text),
       profile?.bio && h("p", { class: "person-bio", dir: "auto" }, profile.bio),
       seen && h("p", { class: "hint" }, seen),
-      !conversation.isGone &&
-        h(
-          "button",
-          { type: "button", class: `button ${isBlocked ? "quiet" : "danger"}`, onclick: onBlock },
-          isBlocked ? "Unblock" : "Block",
-        ),
+      !conversation.isGone && this.#block,
     );
+  }
+
+  /** Whether the person is blocked now: the button does the opposite. */
+  showBlocked(isBlocked) {
+    this.#block.className = `button ${isBlocked ? "quiet" : "danger"}`;
+    this.#block.textContent = isBlocked ? "Unblock" : "Block";
   }
 
   /** `trace` is the answer of the request of that name. */

@@ -107,6 +107,7 @@ export class Chat {
     const { model } = this;
     this.updateHead = onceAFrame(() => this.#showHead());
     model.addEventListener("person", ({ detail }) => detail === this.#open && this.updateHead());
+    model.addEventListener("blocked", () => this.#showBlocked());
     model.addEventListener("reset", () => this.#thread.reload().catch(() => {}));
     model.addEventListener("list", () => this.#open === null && location.hash.length > 2 && this.#routeAgain());
     model.addEventListener("message", ({ detail: { conversation, message } }) => {
@@ -252,15 +253,20 @@ export class Chat {
   async #setBlocked(conversation, isBlocked) {
     try {
       await this.model.setBlocked(conversation, isBlocked);
-      if (this.#about.element.open) this.#openPerson(conversation);
     } catch (error) {
       this.#sayFailed(error);
     }
   }
 
   #openPerson(conversation) {
-    const isBlocked = this.model.blocked.has(conversation.peerId);
-    this.#about.showPerson(conversation, isBlocked, () => this.#setBlocked(conversation, !isBlocked));
+    this.#about.showPerson(conversation, () => this.#setBlocked(conversation, !this.model.blocked.has(conversation.peerId)));
+    this.#showBlocked();
+  }
+
+  #showBlocked() {
+    this.updateHead();
+    const { person } = this.#about;
+    if (person) this.#about.showBlocked(this.model.blocked.has(person.peerId));
   }
 
   #openMenu(row, message, button) {

@@ -55,7 +55,7 @@ export class Conversation {
 
 /**
  * Events (DOM events on this object): `list`, `thread` and `person` (`detail` is the conversation),
- * `message` (`detail`: `{conversation, message}`: somebody else's, just now), `reset`, `own`.
+ * `message` (`detail`: `{conversation, message}`: somebody else's, just now), `blocked`, `reset`, `own`.
  */
 export class Model extends EventTarget {
   #duet;
@@ -232,14 +232,13 @@ export class Model extends EventTarget {
 
   async loadBlocked() {
     this.blocked = new Set(await this.#duet.blocks());
-    this.#emit("list");
-    for (const conversation of this.conversations.values()) this.#emit("person", conversation);
+    this.#emit("blocked");
   }
 
   async setBlocked(conversation, isBlocked) {
     await (isBlocked ? this.#duet.block(conversation.peerId) : this.#duet.unblock(conversation.peerId));
     this.blocked[isBlocked ? "add" : "delete"](conversation.peerId);
-    this.#emit("person", conversation);
+    this.#emit("blocked");
   }
 
   #emit(name, detail) {
@@ -290,6 +289,9 @@ export class Model extends EventTarget {
       if (!online) this.#typing(conversation, false);
       this.#emit("list");
       this.#emit("person", conversation);
+    });
+    duet.on("changed", ({ what }) => {
+      if (what === "blocks") this.loadBlocked().catch(() => {}); // the next connection asks again
     });
   }
 

@@ -63,10 +63,14 @@ export class Settings {
         this.#panel,
       ),
     );
+    model.addEventListener("blocked", () => this.#section === "blocked" && this.#blocked());
+    duet.on("changed", ({ what }) => what === "preferences" && this.#showPreferences());
+    duet.on("live", () => this.#showPreferences());
   }
 
   #tabs;
   #panel;
+  #section = null;
 
   async open(section = "profile") {
     if (this.#model.me === null) await this.#model.loadOwn();
@@ -76,6 +80,7 @@ export class Settings {
   }
 
   show(section) {
+    this.#section = section;
     for (const [i, [name]] of SECTIONS.entries()) {
       this.#tabs[i].setAttribute("aria-selected", String(name === section));
       this.#tabs[i].tabIndex = name === section ? 0 : -1;
@@ -138,6 +143,7 @@ export class Settings {
       type: "checkbox",
       role: "switch",
       id: `switch-${name}`,
+      name,
       checked: held[name],
       aria: { describedby: `about-${name}` },
       onchange: async () => {
@@ -158,6 +164,19 @@ export class Settings {
       h("div", {}, h("label", { for: `switch-${name}` }, label), h("p", { id: `about-${name}` }, explanation), refusal),
       input,
     );
+  }
+
+  /** Another device may have changed them. */
+  async #showPreferences() {
+    if (!this.element.open || this.#section !== "privacy") return;
+    try {
+      const held = await this.#duet.preferences();
+      for (const input of this.#panel.querySelectorAll("[role=switch]")) {
+        if (!input.disabled) input.checked = held[input.name]; // else its own answer says it
+      }
+    } catch {
+      // the next connection asks again
+    }
   }
 
   /* ---- Devices ---- */
@@ -218,10 +237,7 @@ export class Settings {
 
   #blockedPerson(person) {
     const saving = new Saving("Unblock", "quiet");
-    saving.onclick(async () => {
-      await this.#model.setBlocked(person, false);
-      this.#blocked();
-    });
+    saving.onclick(() => this.#model.setBlocked(person, false));
     return h("li", { class: "device" }, avatar(person.face), h("p", { class: "name" }, person.name), saving.element);
   }
 }

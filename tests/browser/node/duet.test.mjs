@@ -134,6 +134,20 @@ describe("a conversation", () => {
     await Promise.all([ann.stop(), bob.stop()]);
   });
 
+  test("another device is told what to ask for again", async () => {
+    const [ann, bob] = [await person(), await person()];
+    const phone = await anotherDevice(ann);
+    const blocked = phone.once("changed");
+    await ann.block(bob.user.id);
+    assert.equal((await blocked).what, "blocks");
+    assert.deepEqual(await phone.blocks(), [bob.user.id]);
+    const hidden = ann.once("changed");
+    await phone.preferences({ share_reads: false });
+    assert.equal((await hidden).what, "preferences");
+    assert.equal((await ann.preferences()).share_reads, false);
+    await Promise.all([ann.stop(), bob.stop(), phone.stop()]);
+  });
+
   test("refusal for good rejects, stays in the outbox as failed, and stops nothing else", async () => {
     const [ann, bob] = [await person(), await person()];
     await bob.block(ann.user.id);
