@@ -274,7 +274,7 @@ Setting: TypeAlias = Literal["blocks", "preferences"]
 
 
 class SettingChanged(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="setting"):
-    """A person has set something: for their connections but the one that did. May be lost."""
+    """A person has set something: for their connections but the one that did."""
 
     user: UserId
     what: Setting

@@ -214,7 +214,7 @@ export interface DuetEvents {
   receipt: { conversation: ConversationId; user: UserId; received: number; read?: number };
   typing: { from: UserId; active: boolean; expires_in_ms: number };
   presence: { user: UserId; online: boolean; last_seen?: Timestamp };
-  /** Another device set something: ask for `blocks` or `preferences` again. May be lost; ask when `live`, too. */
+  /** Another device set something: ask for `blocks` or `preferences` again. Ask when `live`, too. */
   changed: { what: string };
   resync: { cursor: string };
   queued: { entry: OutboxEntry };

@@ -313,7 +313,7 @@ class NatsBus:
             case PresenceNotice() | PeersChanged():
                 key = (viewer, type(notice), notice.user)
             case SettingChanged():
-                key = (viewer, notice.what)
+                key = (viewer, notice.what, notice.origin)
             case Evicted():
                 key = (viewer, notice.connection)
             case TypingNotice():

@@ -134,8 +134,8 @@ class ConnectionMap:
                 case PresenceNotice():
                     to = notice.to if viewer is None else (viewer,)
                     self._deliver_ephemeral(to, self._rendering.presence, notice)
-                case SettingChanged(user, _, origin):
-                    self._deliver_ephemeral((user,), self._rendering.changed, notice, origin)
+                case SettingChanged():
+                    self._deliver_changed(notice)
         if delivered:
             self._delivered(delivered)
 
@@ -175,16 +175,17 @@ class ConnectionMap:
                     if connection.connection_id != receipt.origin:
                         connection.deliver(wire, None)
 
+    def _deliver_changed(self, changed: SettingChanged) -> None:
+        wire = self._rendering.changed(changed)
+        for connection in self.of_user(changed.user):
+            if connection.connection_id != changed.origin:
+                connection.deliver(wire, None)
+
     def _deliver_ephemeral(
-        self,
-        viewers: Iterable[UserId],
-        render: Callable[[N], bytes],
-        notice: N,
-        origin: ConnectionId | None = None,
+        self, viewers: Iterable[UserId], render: Callable[[N], bytes], notice: N
     ) -> None:
         connections = [c for viewer in viewers for c in self._by_user.get(viewer, ())]
         if connections:
             wire = render(notice)
             for connection in connections:
-                if connection.connection_id != origin:
-                    connection.deliver_ephemeral(wire)
+                connection.deliver_ephemeral(wire)

@@ -230,7 +230,7 @@ async def test_what_nats_missed_is_told_in_short_when_it_is_back(
         await until(lambda: not here.is_connected)
         here.publish([published(ann, bob, n) for n in range(1, 51)])
         here.publish([receipt(ann, bob, n) for n in range(1, 51)])
-        here.publish([SettingChanged(bob, "blocks", ConnectionId(f"n_{n}")) for n in range(1, 51)])
+        here.publish([SettingChanged(bob, "blocks", ConnectionId("n_1"))] * 50)
         here.publish([TypingNotice(ann, bob, True)])
         await until(lambda: here.is_connected)
         here.publish([TypingNotice(ann, bob, False)])
@@ -238,7 +238,7 @@ async def test_what_nats_missed_is_told_in_short_when_it_is_back(
         assert [notice for notice, _ in told] == [
             Look(bob),
             receipt(ann, bob, 50),
-            SettingChanged(bob, "blocks", ConnectionId("n_50")),
+            SettingChanged(bob, "blocks", ConnectionId("n_1")),
             TypingNotice(ann, bob, False),
         ]
 

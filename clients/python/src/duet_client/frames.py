@@ -206,7 +206,7 @@ class Presence(msgspec.Struct, frozen=True, tag_field="type", tag="presence"):
 class SettingChanged(msgspec.Struct, frozen=True, tag_field="type", tag="changed"):
     """You changed your `blocks` or `preferences` on another device: ask for `what` again.
 
-    It may be lost, and what was missed is not told later: ask after `ConnectionRestored`, too.
+    What was missed is not told later: ask after `ConnectionRestored`, too.
     """
 
     what: str
