@@ -141,14 +141,14 @@ async def test_oldest_connection_makes_room_for_one_on_another_gateway(
     async with (
         gateways.running(3, max_connections_per_user=2) as (one, two, three),
         one.talking(ann) as oldest,
-        two.talking(ann) as older,
-        three.talking(ann) as newest,
     ):
-        await oldest.expect_error("evicted")
-        assert (await oldest.closed())[0] == 1008
-        assert one.sample("duet_gateway_evictions_total") == 1
-        for kept in (older, newest):
-            assert await kept.arrived() == []
+        await until_kept(one, connections=1)  # which is after `connected`
+        async with two.talking(ann) as older, three.talking(ann) as newest:
+            await oldest.expect_error("evicted")
+            assert (await oldest.closed())[0] == 1008
+            assert one.sample("duet_gateway_evictions_total") == 1
+            for kept in (older, newest):
+                assert await kept.arrived() == []
 
 
 @pytest.mark.parametrize("how", ["everywhere", "one session", "unheard"])
@@ -260,10 +260,10 @@ async def execute(gateway: TestGateway, statement: str) -> object:
     return await stores.database.autocommit(work)
 
 
-async def until_kept(gateway: TestGateway) -> None:
+async def until_kept(gateway: TestGateway, *, connections: int = 2) -> None:
     """Wait until the attendance has everybody."""
     async with asyncio.timeout(10):
-        while await execute(gateway, "SELECT count(*) FROM attendance") != 2:
+        while await execute(gateway, "SELECT count(*) FROM attendance") != connections:
             pass
 
 
