@@ -11,7 +11,7 @@ import pydantic
 import pydantic_settings
 
 from profile_service.key_sets import KEY_TYPES
-from shared.settings import Port, ServiceSettings
+from shared.settings import ServiceSettings
 
 __all__ = ["Settings"]
 
@@ -24,7 +24,6 @@ class Settings(ServiceSettings):
     """Each field is the variable `DUET_` + its name in capitals; units are in the names."""
 
     profile_host: str = "127.0.0.1"
-    profile_port: Port = 8000
     issuer: Annotated[str, pydantic.Field(min_length=1, max_length=200)] = "duet"
     """`iss` of the tokens: whoever verifies them offline checks it."""
     audience: Annotated[str, pydantic.Field(min_length=1, max_length=200)] = "duet"
@@ -84,10 +83,9 @@ class Settings(ServiceSettings):
     web_client: bool = True
     """Serve the web page at `/`."""
     web_client_dir: Path = Path(__file__).resolve().parent.parent / "clients" / "web"
-    gateway_port: Port = 8765
-    """The gateway's own setting: the page looks for it there unless the next one says otherwise."""
     web_gateway_urls: CommaSeparated = ()
-    """Where browsers reach the gateway, as `wss://chat.example.org/v1/ws`, separated by commas."""
+    """Where browsers reach the gateway, as `wss://chat.example.org/v1/ws`, separated by commas.
+    Default: on this machine."""
     web_image_origins: CommaSeparated = ()
     """Origins whose pictures the page shows as avatars; they see who looks at them."""
     access_log: bool = False

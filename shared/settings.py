@@ -12,7 +12,11 @@ from shared.database import WrongEngine
 from shared.logs import LogFormat, LogLevel
 from shared.service_auth import MIN_SECRET_BYTES, load_or_create_secret
 
-__all__ = ["Port", "ServiceSettings", "SettingsError"]
+__all__ = ["ServiceSettings", "SettingsError"]
+
+
+Port = Annotated[int, pydantic.Field(ge=0, le=65535)]
+"""A TCP port; 0 takes any free one, which the log then names."""
 
 
 class SettingsError(Exception):
@@ -26,6 +30,10 @@ class ServiceSettings(pydantic_settings.BaseSettings):
         env_prefix="DUET_", frozen=True, extra="ignore", env_ignore_empty=True
     )
 
+    profile_port: Port = 8000
+    """Where the profile service listens."""
+    gateway_port: Port = 8765
+    """Where the gateway listens."""
     data_dir: Path = Path("data")
     """Where this service keeps its state."""
     database_url: pydantic.SecretStr | None = None
@@ -90,6 +98,7 @@ class ServiceSettings(pydantic_settings.BaseSettings):
             faults = [
                 f"  DUET_{'_'.join(map(str, fault['loc'])).upper()}: {fault['msg']}"
                 for fault in error.errors(include_input=False, include_url=False)
+                if fault["type"] != "default_factory_not_called"  # another one's is the fault
             ]
             raise SettingsError("unusable settings:\n" + "\n".join(faults)) from None
 
@@ -143,10 +152,6 @@ class ServiceSettings(pydantic_settings.BaseSettings):
         if self.service_secret is not None:
             return self.service_secret.get_secret_value().encode()
         return load_or_create_secret(self.service_secret_file or self.data_dir / "service_secret")
-
-
-Port = Annotated[int, pydantic.Field(ge=0, le=65535)]
-"""A TCP port; 0 takes any free one, which the log then names."""
 
 
 def _check_database_url(url: str) -> None:

@@ -1,29 +1,34 @@
 """The gateway's settings; docs/operations.md lists them with units and defaults."""
 
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import pydantic
 from pydantic_settings import NoDecode
 
 from shared.client_address import Networks
-from shared.settings import Port, ServiceSettings
+from shared.settings import ServiceSettings
 
 __all__ = ["Settings"]
+
+
+def _profile_urls(told: dict[str, Any]) -> tuple[str, ...]:
+    """What the profile service is reached by on its own machine."""
+    port = told["profile_port"]
+    return f"http://127.0.0.1:{port}", f"http://localhost:{port}"
 
 
 class Settings(ServiceSettings):
     """Each field is the environment variable `DUET_` + its name in capitals."""
 
     gateway_host: str = "127.0.0.1"
-    gateway_port: Port = 8765
-    profile_url: str = "http://127.0.0.1:8000"
-    """Where the profile service answers."""
-    allowed_origins: Annotated[tuple[str, ...], NoDecode] = (
-        "http://127.0.0.1:8000",
-        "http://localhost:8000",
+    profile_url: str = pydantic.Field(default_factory=lambda told: _profile_urls(told)[0])
+    """Where the profile service answers. Default: on this machine."""
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = pydantic.Field(
+        default_factory=_profile_urls
     )
-    """Origins whose pages may connect, by commas; clients that send no Origin always may."""
+    """Origins whose pages may connect, by commas; clients that send no Origin always may. Default:
+    the page that the profile service has on this machine."""
     max_connections: Annotated[int, pydantic.Field(ge=1)] = 20_000
     max_connections_per_address: Annotated[int, pydantic.Field(ge=1)] = 2_000
     """Of one address of the internet, or one /64 network of IPv6."""

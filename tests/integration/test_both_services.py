@@ -30,7 +30,6 @@ def environment(ports: tuple[int, int], tmp_path: Path) -> Mapping[str, str]:
         **os.environ,
         "DUET_DATA_DIR": str(tmp_path / "data"),
         "DUET_PROFILE_PORT": str(profile),
-        "DUET_PROFILE_URL": f"http://127.0.0.1:{profile}",
         "DUET_GATEWAY_PORT": str(gateway),
     }
 

@@ -23,7 +23,12 @@ TABLES: dict[str, type[ServiceSettings]] = {
     "Profile service": ProfileSettings,
     "Gateway": GatewaySettings,
 }
-OF_THE_MACHINE = {"hash_threads": "CPUs", "web_client_dir": "`clients/web`"}
+OF_THE_MACHINE = {
+    "hash_threads": "CPUs",
+    "web_client_dir": "`clients/web`",
+    "profile_url": "`http://127.0.0.1:` and its port",
+    "allowed_origins": "that and `http://localhost:`",
+}
 """Defaults that differ between machines, and what the document calls them."""
 COMPOSE_FILES = {
     "docker-compose.yml": ("  profile-service:", "  ws-gateway:", "\nvolumes:"),
@@ -92,7 +97,7 @@ def test_containers_are_given_every_setting(file: str) -> None:
     ):
         given = set(re.findall(r"^ +DUET_(\w+):", part, re.MULTILINE))
         wanted = {name for name in settings.model_fields if not OF_THE_IMAGE.fullmatch(name)}
-        assert {name.lower() for name in given} - {"gateway_port"} == wanted
+        assert {name.lower() for name in given} - {"profile_port", "gateway_port"} == wanted
 
 
 def test_what_is_called_the_machine_s_default_is_so() -> None:

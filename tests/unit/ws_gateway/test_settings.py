@@ -15,6 +15,23 @@ def test_defaults_are_safe() -> None:
     assert settings.max_connections_per_user == 10
 
 
+def test_profile_service_is_looked_for_on_its_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings.load().profile_url == "http://127.0.0.1:8000"
+    monkeypatch.setenv("DUET_PROFILE_PORT", "8001")
+    settings = Settings.load()
+    assert settings.profile_url == "http://127.0.0.1:8001"
+    assert settings.allowed_origins == ("http://127.0.0.1:8001", "http://localhost:8001")
+
+
+def test_default_that_depends_on_an_unusable_setting_is_no_fault_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DUET_PROFILE_PORT", "http")
+    with pytest.raises(SettingsError) as error:
+        Settings.load()
+    assert str(error.value).count("DUET_") == 1
+
+
 def test_origins_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DUET_ALLOWED_ORIGINS", "https://a.example, http://localhost:5173,")
     assert Settings.load().allowed_origins == ("https://a.example", "http://localhost:5173")
