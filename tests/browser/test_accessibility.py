@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Locator, Page, expect
 
 from tests.browser.backstage import connected, say, sign_up
-from tests.browser.conftest import NewPerson
+from tests.browser.conftest import NewPerson, ann_and_bob
 from tests.browser.person import PASSWORD, Person
 from tests.browser.stack import Stack
 
@@ -173,3 +173,78 @@ async def _fits(somebody: Person) -> bool:
         "() => document.documentElement.scrollWidth <= innerWidth"
     )
     return fits
+
+
+async def test_focus_stays_on_a_conversation_that_is_drawn_anew_and_moves_up(
+    new_person: NewPerson, stack: Stack
+) -> None:
+    ann = await new_person()
+    await ann.sign_up("ann")
+    me = await ann.own_id()
+    people = {name: await sign_up(stack, name) for name in ("bob", "cem")}
+    for granted in people.values():
+        await say(stack, granted, me, ["hello"])
+    await expect(ann.entry("cem").locator(".badge")).to_contain_text("1")
+    await ann.page.get_by_role("searchbox").focus()
+    await ann.page.keyboard.press("ArrowDown")
+    await ann.page.keyboard.press("ArrowDown")
+    await expect(ann.entry("bob")).to_be_focused()
+    await say(stack, people["bob"], me, ["are you there?"])
+    await expect(ann.entry("bob").locator(".badge")).to_contain_text("2")
+    await expect(ann.page.locator(".conversation a").first).to_be_focused()
+    await ann.page.keyboard.press("ArrowDown")
+    await expect(ann.entry("cem")).to_be_focused()
+
+
+async def test_focus_and_menu_stay_at_a_message_that_is_drawn_anew(
+    new_person: NewPerson, stack: Stack
+) -> None:
+    ann, bob = await ann_and_bob(new_person)
+    await ann.write("see https://example.invalid/ for more")
+    await ann.sees("see https://example.invalid/ for more", "delivered")
+    row = ann.page.locator(".row")
+    await row.get_by_role("link").focus()
+    await bob.open("ann")
+    await ann.sees("see https://example.invalid/ for more", "read")
+    await expect(row.get_by_role("link")).to_be_focused()
+    await bob.page.evaluate("location.hash = ''")
+    await ann.write("second")
+    await ann.sees("second", "delivered")
+    button = ann.message("second").get_by_role("button", name="Message options")
+    await button.focus()
+    await ann.page.keyboard.press("Enter")
+    await expect(ann.page.get_by_role("menuitem", name="Copy text")).to_be_focused()
+    await bob.open("ann")
+    await bob.write("third")
+    await ann.sees("second", "read")
+    await ann.sees("third")
+    await expect(ann.page.get_by_role("menuitem", name="Copy text")).to_be_focused()
+    assert await _gap_between(ann.page.locator(".menu"), button) < 10
+    await ann.page.keyboard.press("Escape")
+    await expect(button).to_be_focused()
+
+
+async def test_menu_closes_when_its_message_is_deleted(new_person: NewPerson, stack: Stack) -> None:
+    ann, phone = await new_person(), await new_person(viewport={"width": 390, "height": 780})
+    await ann.sign_up("ann")
+    await sign_up(stack, "bob")
+    await ann.find("bob")
+    await ann.write("to be deleted")
+    await ann.sees("to be deleted", "sent")
+    await ann.message("to be deleted").focus()
+    await ann.page.keyboard.press("Enter")
+    await expect(ann.page.get_by_role("menuitem", name="Edit")).to_be_visible()
+    await phone.log_in("ann")
+    await phone.open("bob")
+    await phone.menu("to be deleted", "Delete for both")
+    await expect(ann.page.get_by_role("menu")).to_be_hidden()
+    await expect(ann.message("Message deleted")).to_be_focused()
+
+
+async def _gap_between(one: Locator, other: Locator) -> float:
+    """How many pixels lie between two things, one above the other."""
+    upper, lower = sorted(
+        [await one.bounding_box() or {}, await other.bounding_box() or {}],
+        key=lambda box: box["y"],
+    )
+    return lower["y"] - upper["y"] - upper["height"]

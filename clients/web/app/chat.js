@@ -32,7 +32,8 @@ export class Chat {
       openSettings: () => this.#settings.open().catch((error) => this.#sayFailed(error)),
     });
     this.#thread = new ThreadView(this.model, {
-      openMenu: (row, message, button) => this.#openMenu(row, message, button),
+      openMenu: (row, message) => this.#openMenu(row, message),
+      drawn: () => this.#menu.follow(),
       retry: (entry) => duet.retry(entry.id),
       discard: (entry) => duet.discard(entry.id),
     });
@@ -269,7 +270,7 @@ export class Chat {
     if (person) this.#about.showBlocked(this.model.blocked.has(person.peerId));
   }
 
-  #openMenu(row, message, button) {
+  #openMenu(row, message) {
     const mine = message.from === this.model.ownId;
     const items = [
       ["Copy text", () => navigator.clipboard?.writeText(message.text)],
@@ -277,7 +278,7 @@ export class Chat {
       mine && ["Details", () => this.#showTrace(message)],
       mine && ["Delete for both", () => this.#duet.delete(message).catch((error) => this.#sayFailed(error)), "danger"],
     ];
-    this.#menu.open(items.filter(Boolean), row, button, mine);
+    this.#menu.open(items.filter(Boolean), row, mine);
   }
 
   async #showTrace(message) {

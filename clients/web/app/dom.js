@@ -61,16 +61,16 @@ export function iconButton(name, label, onclick, properties = {}) {
 export function reconcile(parent, rows) {
   const held = (parent.heldRows ??= new Map());
   const next = new Map();
+  const focused = parent.contains(document.activeElement) ? document.activeElement : null;
+  const focusedKey = focused && [...held].find(([, { element }]) => element.contains(focused))?.[0];
   let place = parent.firstChild;
   for (const { key, signature, build } of rows) {
     let row = held.get(key);
     if (row === undefined || row.signature !== signature) {
       const element = build(row?.element);
       if (row !== undefined && row.element !== element) {
-        const hadFocus = row.element.contains(document.activeElement);
         if (row.element === place) place = place.nextSibling;
         row.element.replaceWith(element);
-        if (hadFocus) element.focus?.({ preventScroll: true });
         if (element.nextSibling === place) place = element;
       }
       row = { element, signature };
@@ -86,6 +86,17 @@ export function reconcile(parent, rows) {
     }
   }
   parent.heldRows = next;
+  if (focused && focused !== document.activeElement) focusAnew(focused, rowOf(parent, focusedKey));
+}
+
+/** The element of the row with that key. */
+export const rowOf = (parent, key) => parent.heldRows?.get(key)?.element;
+
+/** Focus what stands in a row's new element where `control` stood in the old one. */
+export function focusAnew(control, row) {
+  const { control: name } = control.dataset;
+  const same = name && [...(row?.querySelectorAll("[data-control]") ?? [])].find((one) => one.dataset.control === name);
+  (same ?? row)?.focus({ preventScroll: true });
 }
 
 /** Call `work` once in the next frame, however often it is asked for. */

@@ -1,12 +1,15 @@
 /** What can be done with one message. */
 
-import { h } from "./dom.js";
+import { focusAnew, h, rowOf } from "./dom.js";
 
 const GAP_PX = 4;
 const EDGE_PX = 8;
 
 export class MessageMenu {
-  #row = null;
+  #list = null;
+  #key = null;
+  #opener = null;
+  #isOnTheRight = false;
 
   constructor() {
     this.element = h("div", {
@@ -20,20 +23,35 @@ export class MessageMenu {
   }
 
   /** Show `items`, each `[label, action, kind?]`, beside the button of a row. */
-  open(items, row, button, alignRight) {
+  open(items, row, alignRight) {
     this.#closed();
-    this.#row = row;
-    row.classList.add("has-menu");
+    this.#list = row.parentElement;
+    this.#key = row.dataset.key;
+    this.#opener = document.activeElement;
+    this.#isOnTheRight = alignRight;
     this.element.replaceChildren(...items.map((item) => this.#item(...item)));
     this.element.showPopover();
+    this.follow();
+    this.element.querySelector("button").focus();
+  }
+
+  /** The rows were drawn anew: stay beside the row, unless it is gone or has no menu any more. */
+  follow() {
+    if (this.#key === null) return;
+    const button = this.#row?.querySelector(".row-menu");
+    if (!button) return this.element.hidePopover();
+    this.#row.classList.add("has-menu");
     const at = button.getBoundingClientRect();
     const { width, height } = this.element.getBoundingClientRect();
-    const left = alignRight ? at.right - width : at.left;
+    const left = this.#isOnTheRight ? at.right - width : at.left;
     const isLow = at.bottom + GAP_PX + height > innerHeight;
     const top = isLow ? at.top - height - GAP_PX : at.bottom + GAP_PX;
     this.element.style.left = `${Math.max(EDGE_PX, Math.min(left, innerWidth - width - EDGE_PX))}px`;
     this.element.style.top = `${Math.max(EDGE_PX, top)}px`;
-    this.element.querySelector("button").focus();
+  }
+
+  get #row() {
+    return this.#key === null ? undefined : rowOf(this.#list, this.#key);
   }
 
   #item(label, action, kind = "") {
@@ -45,9 +63,13 @@ export class MessageMenu {
   }
 
   #closed() {
+    if (this.#key === null) return;
     this.#row?.classList.remove("has-menu");
-    if (document.activeElement === document.body) this.#row?.focus({ preventScroll: true });
-    this.#row = null;
+    const { activeElement } = document;
+    if (activeElement === document.body || this.element.contains(activeElement)) {
+      focusAnew(this.#opener, this.#row ?? this.#list.parentElement);
+    }
+    this.#key = null;
   }
 }
 

@@ -141,7 +141,7 @@ export class Sidebar {
               href: this.#on.href(conversation),
               class: unread > 0 ? "unread" : "",
               aria: { current: isOpen ? "page" : null },
-              data: { peer: conversation.username ?? conversation.peerId },
+              data: { peer: conversation.username ?? conversation.peerId, control: "open" },
               // The address stays as it is, but on a phone the list stands before the conversation.
               onclick: () => isOpen && this.#on.open(conversation),
             },

@@ -14,7 +14,7 @@ export function linked(text) {
     const url = withoutTail(match[0]);
     if (!URL.canParse(url)) continue;
     nodes.push(text.slice(end, match.index));
-    nodes.push(h("a", { href: url, dir: "ltr", target: "_blank", rel: "noopener noreferrer nofollow" }, url));
+    nodes.push(h("a", { href: url, dir: "ltr", target: "_blank", rel: "noopener noreferrer nofollow", data: { control: `link ${match.index}` } }, url));
     end = match.index + url.length;
   }
   nodes.push(text.slice(end));

@@ -140,7 +140,8 @@ export class ThreadRows {
             class: "row-menu",
             tabindex: -1,
             aria: { label: "Message options", haspopup: "menu" },
-            onclick: (event) => this.#on.openMenu(row, message, event.currentTarget),
+            data: { control: "menu" },
+            onclick: () => this.#on.openMenu(row, message),
           },
           icon("more"),
         ),
@@ -155,9 +156,9 @@ export class ThreadRows {
       { class: "failure" },
       entry.failed.message,
       " ",
-      h("button", { type: "button", onclick: () => this.#on.retry(entry) }, "Try again"),
+      h("button", { type: "button", data: { control: "retry" }, onclick: () => this.#on.retry(entry) }, "Try again"),
       " ",
-      h("button", { type: "button", onclick: () => this.#on.discard(entry) }, "Discard"),
+      h("button", { type: "button", data: { control: "discard" }, onclick: () => this.#on.discard(entry) }, "Discard"),
     );
   }
 }

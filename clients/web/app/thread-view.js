@@ -10,6 +10,7 @@ const NEAR_PX = 700;
 const STUCK_PX = 60;
 export class ThreadView {
   #model;
+  #on;
   #rows;
   #conversation = null;
   #from = 0;
@@ -21,9 +22,10 @@ export class ThreadView {
   #shownKeys = new Set();
   #settling = false;
 
-  /** `on` has `openMenu(row, message, button)`, `retry(entry)`, `discard(entry)`. */
+  /** `on` has `openMenu(row, message)`, `retry(entry)`, `discard(entry)`, and `drawn()`. */
   constructor(model, on) {
     this.#model = model;
+    this.#on = on;
     this.#rows = new ThreadRows(model, on);
     this.update = onceAFrame(() => this.#render());
     this.#list = h("ol", { class: "rows" });
@@ -58,9 +60,7 @@ export class ThreadView {
   /** Show a conversation at its end, or around the message at `seq`. */
   async open(conversation, seq = null) {
     this.#conversation = conversation;
-    this.#list.replaceChildren();
-    this.#list.heldRows = new Map();
-    this.#shownKeys = new Set();
+    this.#clear();
     this.#unreadFrom = conversation.unread > 0 ? conversation.read : null;
     this.#isStuck = seq === null;
     this.#from = this.#to = 0;
@@ -78,8 +78,7 @@ export class ThreadView {
 
   close() {
     this.#conversation = null;
-    this.#list.replaceChildren();
-    this.#list.heldRows = new Map();
+    this.#clear();
   }
 
   /** Load anew what is on the screen: the server has another past than we thought. */
@@ -217,13 +216,25 @@ export class ThreadView {
       isAlive: this.#shownKeys.size > 0 && this.#isStuck,
     });
     this.#settling = true;
-    reconcile(this.#list, rows);
-    this.#shownKeys = new Set(rows.map(({ key }) => key));
+    this.#draw(rows);
     if (this.#isStuck) this.#toBottom();
     else if (anchor) this.#restore(anchor);
     this.#settling = false;
+    this.#on.drawn();
     this.#showJump();
     this.#markRead();
+  }
+
+  #draw(rows) {
+    const hadFocus = this.#list.contains(document.activeElement);
+    reconcile(this.#list, rows);
+    this.#shownKeys = new Set(rows.map(({ key }) => key));
+    if (hadFocus && !this.#list.contains(document.activeElement)) this.element.focus({ preventScroll: true });
+  }
+
+  #clear() {
+    this.#draw([]);
+    this.#on.drawn();
   }
 
   #toBottom() {
