@@ -14,7 +14,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from tests.browser.person import PASSWORD
 from tests.browser.stack import Stack
 
-__all__ = ["connected", "profile", "say", "set_times", "sign_up"]
+__all__ = ["ask", "connected", "profile", "say", "set_times", "sign_up"]
 
 _IN_FLIGHT = 200
 _numbers = itertools.count()

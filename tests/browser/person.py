@@ -16,6 +16,21 @@ _OWN_ID = """() => new Promise((resolve) => {
   };
 })"""
 
+_OUTBOX = """() => new Promise((resolve) => {
+  indexedDB.open("duet").onsuccess = ({target}) => {
+    const request = target.result.transaction("outbox").objectStore("outbox").getAll();
+    request.onsuccess = () => resolve(request.result.map((entry) => entry.kind));
+  };
+})"""
+
+_LEAVE_IN_OUTBOX = """(entry) => new Promise((resolve) => {
+  indexedDB.open("duet").onsuccess = ({target}) => {
+    const transaction = target.result.transaction("outbox", "readwrite");
+    transaction.objectStore("outbox").put(entry);
+    transaction.oncomplete = resolve;
+  };
+})"""
+
 
 class Person:
     """A tab of a browser; `errors` is what its console complained about."""
@@ -115,6 +130,15 @@ class Person:
         """The row of the message with this text."""
         exactly = re.compile(f"^{re.escape(text)}$")
         return self.page.locator(".row").filter(has=self.page.locator(".text", has_text=exactly))
+
+    async def outbox(self) -> list[str]:
+        """What kinds of changes the browser profile keeps until they are acknowledged."""
+        kinds: list[str] = await self.page.evaluate(_OUTBOX)
+        return kinds
+
+    async def leave_in_outbox(self, entry: dict[str, object]) -> None:
+        """Put a change there, as a page that is gone would have."""
+        await self.page.evaluate(_LEAVE_IN_OUTBOX, entry)
 
     async def own_id(self) -> str:
         """Who the browser profile is logged in as."""

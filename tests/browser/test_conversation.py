@@ -6,7 +6,7 @@ from pathlib import Path
 
 from playwright.async_api import Route, expect
 
-from tests.browser.backstage import say, sign_up
+from tests.browser.backstage import ask, connected, say, sign_up
 from tests.browser.conftest import NewPerson, ann_and_bob
 from tests.browser.person import Person
 from tests.browser.stack import Stack, chromium_that_stores_nothing
@@ -425,3 +425,68 @@ async def test_new_text_is_kept_when_the_message_is_deleted_while_it_is_edited(
     await expect(ann.composer).to_have_value("a careful improvement")
     await ann.composer.press("Enter")
     await ann.sees("a careful improvement", "sent")
+
+
+async def test_refused_edit_is_said_and_its_text_kept_but_not_the_edit(
+    new_person: NewPerson, stack: Stack
+) -> None:
+    ann = await new_person()
+    await ann.sign_up("ann")
+    bob = await sign_up(stack, "bob")
+    await ann.find("bob")
+    await ann.write("original")
+    await ann.sees("original", "sent")
+    async with connected(stack, bob) as websocket:
+        await ask(websocket, {"type": "block", "id": "1", "user": await ann.own_id()})
+    await ann.composer.press("ArrowUp")
+    await ann.write("a careful improvement")
+    await expect(ann.page.get_by_text("The message was not changed.")).to_contain_text(
+        "This person does not take messages from you. Your text is kept."
+    )
+    await expect(ann.composer).to_have_value("a careful improvement")
+    assert await ann.outbox() == []
+    await ann.sees("original")
+
+
+async def test_edit_that_is_refused_after_the_page_was_closed_leaves_a_draft(
+    new_person: NewPerson, stack: Stack
+) -> None:
+    ann = await new_person()
+    await ann.sign_up("ann")
+    bob = await sign_up(stack, "bob")
+    await ann.find("bob")
+    await ann.write("original")
+    await ann.sees("original", "sent")
+    me = await ann.own_id()
+    await stack.stop_gateway()
+    await ann.composer.press("ArrowUp")
+    await ann.write("written in the dark")
+    await expect(ann.page.locator(".edit-bar")).to_be_hidden()
+    assert await ann.outbox() == ["edit"]
+    await ann.page.goto("about:blank")
+    await stack.start_gateway()
+    async with connected(stack, bob) as websocket:
+        await ask(websocket, {"type": "block", "id": "1", "user": me})
+    await ann.page.goto(ann.url)
+    await expect(ann.page.get_by_text("bob: The message was not changed.")).to_be_visible()
+    assert await ann.outbox() == []
+    await ann.open("bob")
+    await expect(ann.composer).to_have_value("written in the dark")
+
+
+async def test_refused_change_of_a_conversation_that_is_gone_leaves_its_text_to_copy(
+    new_person: NewPerson, stack: Stack
+) -> None:
+    ann = await new_person()
+    await ann.sign_up("ann")
+    me = await ann.own_id()
+    change = {"conversation": "gone", "seq": 1, "user": me, "owner": "gone", "attempts": 1}
+    for entry in (
+        {"id": "1", "kind": "delete", **change},
+        {"id": "2", "kind": "edit", "text": "nowhere to keep it", **change},
+    ):
+        await ann.leave_in_outbox(entry)
+    await ann.page.reload()
+    await expect(ann.page.get_by_role("dialog")).to_contain_text("nowhere to keep it")
+    await expect(ann.page.get_by_text("The message was not deleted.")).to_be_visible()
+    assert await ann.outbox() == []

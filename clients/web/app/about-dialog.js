@@ -37,6 +37,11 @@ export class AboutDialog {
     this.#block.textContent = isBlocked ? "Unblock" : "Block";
   }
 
+  /** A text that can be kept nowhere, for the person to copy. */
+  showText(title, text) {
+    this.#show(h("h2", { id: "person-name" }, title), h("p", { class: "person-bio", dir: "auto" }, text));
+  }
+
   /** `trace` is the answer of the request of that name. */
   showTrace(trace) {
     const line = (label, at, more = "") =>

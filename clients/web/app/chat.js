@@ -14,6 +14,10 @@ import * as time from "./time.js";
 
 const QUIET_MS = 1_500;
 const MINUTE_MS = 60_000;
+const REFUSALS = {
+  conflict: "It was deleted.",
+  message_not_found: "It is not there any more.",
+};
 
 export class Chat {
   #duet;
@@ -39,7 +43,7 @@ export class Chat {
     });
     this.#composer = new Composer({
       send: (conversation, text) => this.#send(conversation, text),
-      edit: (message, text) => duet.edit(message, text).catch((error) => this.#sayFailed(error)),
+      edit: (message, text) => duet.edit(message, text).catch(() => {}), // `refused` says why not
       typing: ({ peerId }, active) => duet.typing(peerId, active),
       editLast: () => {
         const last = this.#thread.lastOwn();
@@ -115,6 +119,7 @@ export class Chat {
       const where = conversation === this.#open ? "" : `${conversation.name}: `;
       announce(`${where}${oneLine(message.text)}`);
     });
+    model.addEventListener("refused", ({ detail }) => this.#refused(detail));
     model.addEventListener("thread", ({ detail }) => {
       if (detail === this.#open && this.#composer.leaveDeleted()) this.#say("The message was deleted. Your text is kept.");
     });
@@ -276,7 +281,7 @@ export class Chat {
       ["Copy text", () => navigator.clipboard?.writeText(message.text)],
       mine && ["Edit", () => this.#composer.edit(message)],
       mine && ["Details", () => this.#showTrace(message)],
-      mine && ["Delete for both", () => this.#duet.delete(message).catch((error) => this.#sayFailed(error)), "danger"],
+      mine && ["Delete for both", () => this.#duet.delete(message).catch(() => {}), "danger"],
     ];
     this.#menu.open(items.filter(Boolean), row, mine);
   }
@@ -287,6 +292,15 @@ export class Chat {
     } catch (error) {
       this.#sayFailed(error);
     }
+  }
+
+  #refused({ conversation, entry: { kind, text, failed } }) {
+    const isEdit = kind === "edit";
+    const why = `${isEdit ? "The message was not changed." : "The message was not deleted."} ${REFUSALS[failed.code] ?? failed.message}`;
+    if (isEdit && !conversation) return this.#about.showText(why, text);
+    if (isEdit) this.#composer.keep(conversation, text);
+    const where = !conversation || conversation === this.#open ? "" : `${conversation.name}: `;
+    this.#say(`${where}${why}${isEdit ? " Your text is kept." : ""}`);
   }
 
   #sayFailed(error) {

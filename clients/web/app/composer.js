@@ -91,9 +91,20 @@ export class Composer {
   leaveDeleted() {
     if (!this.#editing?.deleted) return false;
     const isNew = this.#text.value !== this.#original;
-    if (isNew) this.#conversation.draft = [this.#conversation.draft, this.#text.value].filter(Boolean).join("\n");
+    if (isNew) this.keep(this.#conversation, this.#text.value);
     this.stopEditing();
     return isNew;
+  }
+
+  /** Let a text that could not be used be a draft, after what is one already. */
+  keep(conversation, text) {
+    const { draft } = conversation;
+    conversation.draft = [draft, text].filter(Boolean).join("\n");
+    if (conversation !== this.#conversation || this.#editing) return;
+    const { selectionStart, selectionEnd } = this.#text;
+    this.#text.value = conversation.draft;
+    if (draft) this.#text.setSelectionRange(selectionStart, selectionEnd);
+    this.fit();
   }
 
   stopEditing() {

@@ -55,7 +55,8 @@ export class Conversation {
 
 /**
  * Events (DOM events on this object): `list`, `thread` and `person` (`detail` is the conversation),
- * `message` (`detail`: `{conversation, message}`: somebody else's, just now), `blocked`, `reset`, `own`.
+ * `message` (`detail`: `{conversation, message}`: somebody else's, just now), `blocked`, `reset`, `own`,
+ * `refused` (`detail`: `{conversation, entry}`: an edit or a deletion that will never be, and is kept no more).
  */
 export class Model extends EventTarget {
   #duet;
@@ -275,6 +276,7 @@ export class Model extends EventTarget {
     for (const name of ["queued", "failed", "discarded"]) {
       duet.on(name, ({ entry }) => entry.kind === "send" && this.#changedOutbox(entry.to));
     }
+    duet.on("failed", ({ entry }) => entry.kind !== "send" && this.#dropRefused().catch(() => {})); // `live` tries again
     duet.on("edited", ({ conversation, seq, text, revision, edited_at }) =>
       this.#changed(conversation, seq, { text, revision, edited_at }));
     duet.on("deleted", ({ conversation, seq, revision }) =>
@@ -303,10 +305,28 @@ export class Model extends EventTarget {
     if (this.me === null) this.loadOwn().catch(() => {});
     try {
       await Promise.all([this.refresh(), this.loadBlocked()]);
+      await this.#dropRefused();
     } catch (error) {
       if (!error.retryable) throw error; // the next connection asks again
     }
     if (fresh) this.#emit("reset");
+  }
+
+  /** Also what an earlier page, or another tab, has left. */
+  async #dropRefused() {
+    for (const entry of this.#duet.outbox()) {
+      if (entry.kind === "send" || !entry.failed) continue;
+      const conversation = await this.#byConversationId(entry.conversation);
+      const isDropped = await this.#duet.discard(entry.id).catch(() => true); // the store fails; the text is here
+      if (isDropped) this.#emit("refused", { conversation, entry });
+    }
+  }
+
+  /** The list is read as far down as the conversation is in it. */
+  async #byConversationId(id) {
+    if (!this.#byConversation.has(id) && !this.isListed) await this.refresh();
+    while (!this.#byConversation.has(id) && this.hasMore) await this.loadMoreConversations();
+    return this.#byConversation.get(id);
   }
 
   async #loadList(after) {
