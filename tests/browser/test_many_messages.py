@@ -41,6 +41,50 @@ _SCROLL_TO_THE_TOP = """async () => {
 }"""
 
 
+_SCROLL_TO_THE_BOTTOM = """async (last) => {
+  const scroller = document.querySelector(".thread-scroll");
+  const seen = [];
+  while (seen.at(-1) !== last) {
+    for (const { dataset } of scroller.querySelectorAll(".row")) {
+      if (seen.length === 0 || Number(dataset.seq) > seen.at(-1)) seen.push(Number(dataset.seq));
+    }
+    scroller.scrollTop += 600;
+    await new Promise(requestAnimationFrame);
+  }
+  scroller.scrollTop = scroller.scrollHeight;
+  return seen;
+}"""
+
+_THREAD = """async () => {
+  const { Thread } = await import("/app/thread.js");
+  const message = (seq) => ({ seq, from: "u", text: `text ${seq}` });
+  const stretch = (from, to) => Array.from({ length: to - from + 1 }, (_, i) => message(from + i));
+  const unopened = new Thread();
+  for (let seq = 1; seq <= 5000; seq++) unopened.add(message(seq));
+  const thread = new Thread();
+  thread.replace(stretch(1, 60), { hasOlder: false, atEnd: false });
+  for (let seq = 1001; seq <= 5000; seq++) {
+    thread.add(message(seq));
+    thread.change(seq, { revision: 1, text: "changed" });
+  }
+  const early = thread.early.size;
+  const loadTo = (end) => {
+    const { hi } = thread;
+    thread.append(stretch(hi + 1, Math.min(hi + 100, end)), hi + 100 >= end);
+  };
+  while (thread.hi < 1000) loadTo(1000); // read before the others came: says that it is the end
+  const atEndTooSoon = thread.atEnd;
+  while (!thread.atEnd) loadTo(5000);
+  thread.add(message(5002));
+  thread.add(message(5001));
+  const shown = thread.messages.map(({ seq }) => seq);
+  thread.keepNear(2000, 2100);
+  const near = thread.messages.length;
+  const [changes, held] = [thread.changes.size, unopened.early.size];
+  return { early, unopened: held, changes, atEndTooSoon, shown, near };
+}"""
+
+
 @pytest.fixture
 def settings() -> dict[str, str]:
     fast = {"MESSAGES_PER_S": "1000000", "MESSAGE_BURST": "1000000"}
@@ -146,6 +190,59 @@ async def test_message_that_overtakes_a_page_of_history_is_shown(
     release()
     await ann.sees("meanwhile")
     await expect(ann.message("needle100")).to_have_count(1)
+
+
+async def test_what_arrives_while_one_reads_far_up_is_shown_in_order_on_the_way_down(
+    new_person: NewPerson, stack: Stack
+) -> None:
+    ann = await new_person()
+    await ann.sign_up("ann")
+    bob = await sign_up(stack, "bob")
+    me = await ann.own_id()
+    await say(stack, bob, me, [f"needle{number}" for number in range(1, 401)])
+    await ann.page.get_by_role("searchbox").fill("needle5")
+    await ann.page.locator(".hit[data-seq='5']").click()
+    await expect(ann.message("needle5")).to_be_focused()
+    await say(stack, bob, me, [f"later{number}" for number in range(401, 1001)])
+    await expect(ann.entry("bob").locator(".preview")).to_have_text("later1000")
+    seen = await ann.page.evaluate(_SCROLL_TO_THE_BOTTOM, 1000)
+    assert seen == list(range(seen[0], 1001))
+    await say(stack, bob, me, ["the latest"])
+    await expect(ann.message("the latest")).to_be_in_viewport()
+
+
+async def test_page_that_is_older_than_what_is_kept_of_the_arrivals_is_loaded_again(
+    new_person: NewPerson, stack: Stack
+) -> None:
+    ann = await new_person()
+    histories = await _hold_answers(ann.page, stack, "history")
+    await ann.sign_up("ann")
+    me = await ann.own_id()
+    bob = await sign_up(stack, "bob")
+    await say(stack, bob, me, ["before"])
+    await ann.open("bob")
+    release = await histories.get()
+    await say(stack, bob, me, [f"meanwhile {number}" for number in range(2, 401)])
+    await expect(ann.entry("bob").locator(".preview")).to_have_text("meanwhile 400")
+    release()
+    (await histories.get())()
+    await ann.sees("meanwhile 400")
+    shown = await ann.page.locator(".row").evaluate_all("rows => rows.map(row => +row.dataset.seq)")
+    assert shown == list(range(shown[0], 401))
+
+
+async def test_thread_keeps_some_hundreds_of_messages_and_loads_the_rest_in_its_turn(
+    new_person: NewPerson,
+) -> None:
+    ann = await new_person()
+    await ann.page.goto(ann.url)
+    kept = await ann.page.evaluate(_THREAD)
+    assert kept["early"] <= 300
+    assert kept["unopened"] <= 300
+    assert kept["changes"] <= 300
+    assert not kept["atEndTooSoon"]
+    assert kept["shown"] == list(range(1, 5003))
+    assert kept["near"] <= 1000
 
 
 async def _hold_answers(page: Page, stack: Stack, kind: str) -> asyncio.Queue[Callable[[], None]]:

@@ -174,9 +174,11 @@ export class Model extends EventTarget {
   async loadEnd(conversation, { anew = false } = {}) {
     const { thread } = conversation;
     if (thread.isLoaded && thread.atEnd && !anew) return;
+    const { droppedTo } = thread;
     const page = await this.#duet.history(conversation.peerId, { limit: PAGE });
     thread.replace(page.messages, { hasOlder: page.more, atEnd: true });
     this.#setConversationId(conversation, page.conversation);
+    if (thread.droppedTo > droppedTo) return this.loadEnd(conversation); // more came meanwhile than is kept
     this.#emit("thread", conversation);
   }
 
@@ -206,8 +208,9 @@ export class Model extends EventTarget {
   async loadNewer(conversation) {
     const { thread } = conversation;
     await this.#once(thread, "loadingNewer", async () => {
-      const page = await this.#duet.history(conversation.peerId, { after: thread.hi, limit: OLDER_PAGE });
-      thread.append(page.messages, !page.more);
+      const { hi } = thread;
+      const page = await this.#duet.history(conversation.peerId, { after: hi, limit: OLDER_PAGE });
+      if (thread.hi === hi) thread.append(page.messages, !page.more);
     });
     this.#emit("thread", conversation);
   }

@@ -43,7 +43,10 @@ export class ThreadView {
     );
     this.element.addEventListener("scroll", () => this.#scrolled(), { passive: true });
     new ResizeObserver(() => this.#resized()).observe(this.element);
-    model.addEventListener("thread", ({ detail }) => detail === this.#conversation && this.update());
+    model.addEventListener("thread", ({ detail }) => {
+      if (detail === this.#conversation) this.update();
+      else detail.thread.keepNear(detail.thread.hi, detail.thread.hi);
+    });
     model.addEventListener("own", this.update);
     document.addEventListener("visibilitychange", () => this.#markRead());
     addEventListener("focus", () => this.#markRead());
@@ -203,11 +206,13 @@ export class ThreadView {
     const { thread } = conversation;
     const pending = thread.atEnd || !thread.isLoaded ? this.#model.pending(conversation) : [];
     if (!thread.isLoaded && pending.length === 0) return;
+    if (!this.#isStuck && this.#to === 0) return; // the place to show is on its way
     this.element.classList.remove("is-loading");
     if (this.#isStuck) {
       this.#to = thread.hi;
       this.#from = Math.max(thread.lo, Math.min(this.#from || thread.hi - FIRST_ROWS, thread.hi), this.#to - MAX_ROWS + 1);
     }
+    thread.keepNear(this.#from, this.#to);
     const anchor = this.#isStuck ? null : this.#anchor();
     const rows = this.#rows.describe(conversation, pending, {
       from: this.#from,

@@ -1,15 +1,26 @@
 /** The loaded stretch of one conversation: messages whose `seq` follow each other without a gap. */
 
+const MARGIN = 300;
+const MAX_EARLY = 200;
+const MAX_CHANGES = 200;
+
 export class Thread {
+  #reachedEnd = false;
+
   constructor() {
     this.messages = [];
     this.isLoaded = false;
     this.hasOlder = false;
-    this.atEnd = false;
     /** What arrived before its predecessors were loaded; by seq. A page may be older than it. */
     this.early = new Map();
+    /** Up to this `seq`, what arrived early may have been dropped: it is loaded in its turn. */
+    this.droppedTo = 0;
     /** The latest revision that was told of a message, in case an older one is loaded later. */
     this.changes = new Map();
+  }
+
+  get atEnd() {
+    return this.#reachedEnd && this.hi >= this.droppedTo;
   }
 
   get lo() {
@@ -31,7 +42,7 @@ export class Thread {
     this.messages = messages.map((message) => this.#latest(message));
     this.isLoaded = true;
     this.hasOlder = hasOlder;
-    this.atEnd = atEnd;
+    this.#reachedEnd = atEnd;
     this.#absorb();
   }
 
@@ -45,8 +56,21 @@ export class Thread {
     for (const message of messages) {
       if (message.seq === this.hi + 1) this.messages.push(this.#latest(message));
     }
-    this.atEnd = atEnd;
+    this.#reachedEnd = atEnd;
     this.#absorb();
+  }
+
+  /** Forget what is far from the messages from `from` to `to`: it can be loaded again. */
+  keepNear(from, to) {
+    const [lowest, highest] = [from - MARGIN, to + MARGIN];
+    if (this.lo < lowest) {
+      this.messages.splice(0, lowest - this.lo);
+      this.hasOlder = true;
+    }
+    if (this.hi > highest) {
+      this.messages.splice(highest + 1 - this.lo);
+      this.#reachedEnd = false;
+    }
   }
 
   /** Take a message that has just been sent or received. */
@@ -64,7 +88,9 @@ export class Thread {
   change(seq, change) {
     const known = this.changes.get(seq);
     if (known && known.revision >= change.revision) return;
+    this.changes.delete(seq);
     this.changes.set(seq, change);
+    if (this.changes.size > MAX_CHANGES) this.changes.delete(this.changes.keys().next().value);
     const message = this.find(seq);
     if (message) Object.assign(message, this.#latest(message));
   }
@@ -88,12 +114,18 @@ export class Thread {
   }
 
   #absorb() {
-    if (!this.isLoaded) return;
-    for (const seq of this.early.keys()) if (seq <= this.hi) this.early.delete(seq);
-    if (!this.atEnd) return;
-    for (let seq = this.hi + 1; this.early.has(seq); seq++) {
-      this.messages.push(this.#latest(this.early.get(seq)));
+    if (this.isLoaded) for (const seq of this.early.keys()) if (seq <= this.hi) this.early.delete(seq);
+    if (this.isLoaded && this.atEnd) {
+      for (let seq = this.hi + 1; this.early.has(seq); seq++) {
+        this.messages.push(this.#latest(this.early.get(seq)));
+        this.early.delete(seq);
+      }
+    }
+    const excess = this.early.size - MAX_EARLY;
+    if (excess <= 0) return;
+    for (const seq of [...this.early.keys()].sort((one, other) => one - other).slice(0, excess)) {
       this.early.delete(seq);
+      this.droppedTo = Math.max(this.droppedTo, seq);
     }
   }
 }
