@@ -1,20 +1,23 @@
 """What happens behind the page: people who are there without a browser, and what they wrote."""
 
+import asyncio
 import contextlib
 import itertools
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
+from playwright.async_api import Page, WebSocketRoute
 from websockets.asyncio.client import ClientConnection, connect
 
 from tests.browser.person import PASSWORD
 from tests.browser.stack import Stack
 
-__all__ = ["ask", "connected", "profile", "say", "set_times", "sign_up"]
+__all__ = ["ask", "connected", "hold_answers", "profile", "say", "set_times", "sign_up"]
 
 _IN_FLIGHT = 200
 _numbers = itertools.count()
@@ -82,6 +85,25 @@ async def say(
                     acked.append((answer["id"], answer["seq"]))
                     waiting -= 1
     return acked
+
+
+async def hold_answers(page: Page, stack: Stack, kind: str) -> asyncio.Queue[Callable[[], None]]:
+    """Hold all frames of that type back, each until what is put into the queue for it is called."""
+    held: asyncio.Queue[Callable[[], None]] = asyncio.Queue()
+
+    def relay(socket: WebSocketRoute) -> None:
+        server = socket.connect_to_server()
+
+        def from_server(frame: str | bytes) -> None:
+            if f'"type":"{kind}"' in str(frame):
+                held.put_nowait(partial(socket.send, frame))
+            else:
+                socket.send(frame)
+
+        server.on_message(from_server)
+
+    await page.route_web_socket(stack.gateway_url, relay)
+    return held
 
 
 def set_times(database: Path, at_ms: Mapping[str, int]) -> None:

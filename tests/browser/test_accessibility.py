@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Locator, Page, expect
 
-from tests.browser.backstage import connected, say, sign_up
+from tests.browser.backstage import connected, hold_answers, say, sign_up
 from tests.browser.conftest import NewPerson, ann_and_bob
 from tests.browser.person import PASSWORD, Person
 from tests.browser.stack import Stack
@@ -241,10 +241,27 @@ async def test_menu_closes_when_its_message_is_deleted(new_person: NewPerson, st
     await expect(ann.message("Message deleted")).to_be_focused()
 
 
+async def test_focus_stays_on_a_person_who_is_found_before_the_messages(
+    new_person: NewPerson, stack: Stack
+) -> None:
+    ann = await new_person()
+    searches = await hold_answers(ann.page, stack, "search")
+    await ann.sign_up("ann")
+    bob = await sign_up(stack, "bob")
+    await say(stack, bob, await ann.own_id(), ["this is bob"])
+    await ann.page.get_by_role("searchbox").fill("bob")
+    person = ann.page.locator(".hit[data-user='bob']")
+    await expect(person).to_be_visible()
+    release = await searches.get()
+    await ann.page.keyboard.press("ArrowDown")
+    await expect(person).to_be_focused()
+    release()
+    await expect(ann.page.locator(".hit[data-seq='1']")).to_be_visible()
+    await expect(person).to_be_focused()
+
+
 async def _gap_between(one: Locator, other: Locator) -> float:
     """How many pixels lie between two things, one above the other."""
-    upper, lower = sorted(
-        [await one.bounding_box() or {}, await other.bounding_box() or {}],
-        key=lambda box: box["y"],
-    )
-    return lower["y"] - upper["y"] - upper["height"]
+    boxes = [await place.bounding_box() for place in (one, other)]
+    (top, height), (below, _) = sorted((box["y"], box["height"]) for box in boxes if box)
+    return below - top - height

@@ -1,15 +1,12 @@
 """A conversation of ten thousand messages: as quick to use as one of ten."""
 
-import asyncio
 import re
 import time
-from collections.abc import Callable
-from functools import partial
 
 import pytest
-from playwright.async_api import Page, WebSocketRoute, expect
+from playwright.async_api import expect
 
-from tests.browser.backstage import say, sign_up
+from tests.browser.backstage import hold_answers, say, sign_up
 from tests.browser.conftest import NewPerson
 from tests.browser.stack import Stack
 
@@ -172,7 +169,7 @@ async def test_message_that_overtakes_a_page_of_history_is_shown(
     new_person: NewPerson, stack: Stack
 ) -> None:
     ann = await new_person()
-    histories = await _hold_answers(ann.page, stack, "history")
+    histories = await hold_answers(ann.page, stack, "history")
     await ann.sign_up("ann")
     me = await ann.own_id()
     bob = await sign_up(stack, "bob")
@@ -215,7 +212,7 @@ async def test_page_that_is_older_than_what_is_kept_of_the_arrivals_is_loaded_ag
     new_person: NewPerson, stack: Stack
 ) -> None:
     ann = await new_person()
-    histories = await _hold_answers(ann.page, stack, "history")
+    histories = await hold_answers(ann.page, stack, "history")
     await ann.sign_up("ann")
     me = await ann.own_id()
     bob = await sign_up(stack, "bob")
@@ -243,22 +240,3 @@ async def test_thread_keeps_some_hundreds_of_messages_and_loads_the_rest_in_its_
     assert not kept["atEndTooSoon"]
     assert kept["shown"] == list(range(1, 5003))
     assert kept["near"] <= 1000
-
-
-async def _hold_answers(page: Page, stack: Stack, kind: str) -> asyncio.Queue[Callable[[], None]]:
-    """Hold all frames of that type back, each until what is put into the queue for it is called."""
-    held: asyncio.Queue[Callable[[], None]] = asyncio.Queue()
-
-    def relay(socket: WebSocketRoute) -> None:
-        server = socket.connect_to_server()
-
-        def from_server(frame: str | bytes) -> None:
-            if f'"type":"{kind}"' in str(frame):
-                held.put_nowait(partial(socket.send, frame))
-            else:
-                socket.send(frame)
-
-        server.on_message(from_server)
-
-    await page.route_web_socket(stack.gateway_url, relay)
-    return held

@@ -1,13 +1,14 @@
 /** The search: people by how their username begins, and messages by the words in them. */
 
 import { avatar } from "./avatar.js";
-import { h, icon, iconButton, moveFocus } from "./dom.js";
+import { focusAnew, h, icon, iconButton, moveFocus } from "./dom.js";
 import { marked } from "./text.js";
 import * as time from "./time.js";
 
 const DELAY_MS = 180;
 const PEOPLE_SHOWN = 6;
 const MESSAGES_SHOWN = 30;
+const EVERYWHERE = "Search people and messages";
 const USERNAME_PREFIX = /^[A-Za-z0-9._-]{1,32}$/;
 
 export class Search {
@@ -28,12 +29,12 @@ export class Search {
     this.#input = h("input", {
       type: "search",
       id: "search",
-      placeholder: "Search people and messages",
+      placeholder: EVERYWHERE,
       autocomplete: "off",
       autocapitalize: "off",
       spellcheck: "false",
       maxlength: 100,
-      aria: { label: "Search people and messages", controls: "results" },
+      aria: { label: EVERYWHERE, controls: "results" },
       oninput: () => {
         clearTimeout(this.#timer);
         this.#timer = setTimeout(() => this.#search(), DELAY_MS);
@@ -64,9 +65,7 @@ export class Search {
 
   /** Look for somebody, or for words; within one conversation if one is given. */
   start(conversation = null) {
-    this.#within = conversation;
-    this.#chip.hidden = conversation === null;
-    this.#chipName.textContent = conversation ? `in ${conversation.name}` : "";
+    this.#confine(conversation);
     this.focus();
     this.#input.select();
     this.#search();
@@ -87,9 +86,15 @@ export class Search {
 
   #end() {
     this.#input.value = "";
-    this.#within = null;
-    this.#chip.hidden = true;
+    this.#confine(null);
     this.#search();
+  }
+
+  #confine(conversation) {
+    this.#within = conversation;
+    this.#chip.hidden = conversation === null;
+    this.#chipName.textContent = conversation ? `in ${conversation.name}` : "";
+    this.#input.placeholder = conversation ? "Search" : EVERYWHERE; // the chip leaves no room for more
   }
 
   async #search() {
@@ -144,7 +149,9 @@ export class Search {
       sections.push(h("p", { class: "hint" }, nothing));
       if (!this.#within) sections.push(h("p", { class: "hint" }, "People are found by how their username begins."));
     }
+    const focused = this.hits.contains(document.activeElement) && document.activeElement;
     this.hits.replaceChildren(...sections);
+    if (focused) focusAnew(focused, this.hits);
   }
 
   #personHit(user) {
@@ -155,7 +162,7 @@ export class Search {
     };
     return h(
       "button",
-      { type: "button", class: "hit", data: { user: user.username }, onclick },
+      { type: "button", class: "hit", data: { user: user.username, control: user.id }, onclick },
       avatar({ name, key: user.id, avatarUrl: user.avatar_url }),
       h(
         "span",
@@ -171,7 +178,7 @@ export class Search {
     const onclick = () => conversation && this.#on.open(conversation, message.seq);
     return h(
       "button",
-      { type: "button", class: "hit", data: { seq: message.seq }, onclick },
+      { type: "button", class: "hit", data: { seq: message.seq, control: `${peer} ${message.seq}` }, onclick },
       conversation && avatar(conversation.face),
       h(
         "span",

@@ -206,7 +206,7 @@ export class ThreadView {
     const { thread } = conversation;
     const pending = thread.atEnd || !thread.isLoaded ? this.#model.pending(conversation) : [];
     if (!thread.isLoaded && pending.length === 0) return;
-    if (!this.#isStuck && this.#to === 0) return; // the place to show is on its way
+    if (!this.#isStuck && (this.#to < thread.lo || this.#from > thread.hi)) return; // what to show is on its way
     this.element.classList.remove("is-loading");
     if (this.#isStuck) {
       this.#to = thread.hi;
