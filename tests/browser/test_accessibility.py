@@ -260,6 +260,24 @@ async def test_focus_stays_on_a_person_who_is_found_before_the_messages(
     await expect(person).to_be_focused()
 
 
+async def test_focus_is_where_one_writes_after_an_edit_is_sent_or_given_up(
+    new_person: NewPerson, stack: Stack
+) -> None:
+    ann = await new_person()
+    await ann.sign_up("ann")
+    await sign_up(stack, "bob")
+    await ann.find("bob")
+    await ann.write("helo")
+    await ann.sees("helo", "sent")
+    await ann.menu("helo", "Edit")
+    await ann.page.get_by_role("button", name="Cancel editing").click()
+    await expect(ann.composer).to_be_focused()
+    await ann.menu("helo", "Edit")
+    await ann.write("hello")
+    await ann.sees("hello")
+    await expect(ann.composer).to_be_focused()
+
+
 async def _gap_between(one: Locator, other: Locator) -> float:
     """How many pixels lie between two things, one above the other."""
     boxes = [await place.bounding_box() for place in (one, other)]

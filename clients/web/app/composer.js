@@ -36,7 +36,7 @@ export class Composer {
       "div",
       { class: "edit-bar", hidden: true },
       h("span", {}, h("strong", {}, "Editing"), this.#quote),
-      iconButton("close", "Cancel editing", () => this.stopEditing(), { class: "small" }),
+      iconButton("close", "Cancel editing", () => this.#leaveEditing(), { class: "small" }),
     );
     this.element = h(
       "form",
@@ -115,6 +115,12 @@ export class Composer {
     this.fit();
   }
 
+  /** The button that was pressed is hidden or disabled now, and would take the focus with it. */
+  #leaveEditing() {
+    this.stopEditing();
+    this.focus();
+  }
+
   #keepDraft() {
     if (this.#conversation && !this.#editing) this.#conversation.draft = this.#text.value;
   }
@@ -146,8 +152,7 @@ export class Composer {
     if (text === "" || characters(text) > MAX_CHARACTERS) return;
     if (this.#editing) {
       if (text !== this.#editing.text) this.#on.edit(this.#editing, text);
-      this.stopEditing();
-      return;
+      return this.#leaveEditing();
     }
     this.#text.value = "";
     this.#conversation.draft = "";
