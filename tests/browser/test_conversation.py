@@ -182,13 +182,17 @@ async def test_block_in_one_tab_is_shown_by_the_other(new_person: NewPerson) -> 
     await tab.open("bob")
     for page in (ann.page, tab.page):
         await page.get_by_title("About this person").click()
+        await expect(page.get_by_text("Online now")).to_be_visible()
     await ann.page.get_by_role("button", name="Block", exact=True).click()
     await expect(tab.page.locator("dialog").get_by_role("button", name="Unblock")).to_be_visible()
+    for page in (ann.page, tab.page):
+        await expect(page.get_by_text("Online now")).to_be_hidden()
     await tab.page.keyboard.press("Escape")
     await expect(tab.page.locator(".thread-foot")).to_contain_text("You block this person.")
     panel = await tab.settings("Blocked people")
     await expect(panel.locator(".name")).to_have_text(["bob"])
     await ann.page.locator("dialog").get_by_role("button", name="Unblock").click()
+    await expect(ann.page.get_by_text("Online now")).to_be_visible()
     await expect(panel).to_contain_text("You block nobody.")
     await tab.page.keyboard.press("Escape")
     await expect(tab.composer).to_be_visible()

@@ -11,28 +11,30 @@ export class AboutDialog {
     this.person = null;
   }
 
+  #seen;
   #block;
 
   showPerson(conversation, onBlock) {
     this.person = conversation;
+    this.#seen = h("p", { class: "hint" });
     this.#block = h("button", { type: "button", onclick: onBlock });
-    const { profile, username, lastSeen } = conversation;
-    const seen = conversation.online
-      ? "Online now"
-      : lastSeen && `Last here ${time.ago(lastSeen)}`;
+    const { profile, username } = conversation;
     this.#show(
       avatar(conversation.face, "huge"),
       h("h2", { id: "person-name", dir: "auto" }, conversation.name),
       username && h("p", { class: "hint" }, `@${username}`),
       profile?.status_text && h("p", { class: "person-status", dir: "auto" }, profile.status_text),
       profile?.bio && h("p", { class: "person-bio", dir: "auto" }, profile.bio),
-      seen && h("p", { class: "hint" }, seen),
+      this.#seen,
       !conversation.isGone && this.#block,
     );
   }
 
-  /** Whether the person is blocked now: the button does the opposite. */
-  showBlocked(isBlocked) {
+  /** What may change while the person is shown; the button does the opposite of what is so. */
+  showState(isBlocked) {
+    const { online, lastSeen } = this.person;
+    this.#seen.textContent = online ? "Online now" : lastSeen ? `Last here ${time.ago(lastSeen)}` : "";
+    this.#seen.hidden = isBlocked || this.#seen.textContent === "";
     this.#block.className = `button ${isBlocked ? "quiet" : "danger"}`;
     this.#block.textContent = isBlocked ? "Unblock" : "Block";
   }

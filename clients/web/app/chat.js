@@ -111,8 +111,14 @@ export class Chat {
   #listen() {
     const { model } = this;
     this.updateHead = onceAFrame(() => this.#showHead());
-    model.addEventListener("person", ({ detail }) => detail === this.#open && this.updateHead());
-    model.addEventListener("blocked", () => this.#showBlocked());
+    model.addEventListener("person", ({ detail }) => {
+      if (detail === this.#open) this.updateHead();
+      if (detail === this.#about.person) this.#showPersonState();
+    });
+    model.addEventListener("blocked", () => {
+      this.updateHead();
+      if (this.#about.person) this.#showPersonState();
+    });
     model.addEventListener("reset", () => this.#thread.reload().catch(() => {}));
     model.addEventListener("list", () => this.#open === null && location.hash.length > 2 && this.#routeAgain());
     model.addEventListener("message", ({ detail: { conversation, message } }) => {
@@ -266,13 +272,11 @@ export class Chat {
 
   #openPerson(conversation) {
     this.#about.showPerson(conversation, () => this.#setBlocked(conversation, !this.model.blocked.has(conversation.peerId)));
-    this.#showBlocked();
+    this.#showPersonState();
   }
 
-  #showBlocked() {
-    this.updateHead();
-    const { person } = this.#about;
-    if (person) this.#about.showBlocked(this.model.blocked.has(person.peerId));
+  #showPersonState() {
+    this.#about.showState(this.model.blocked.has(this.#about.person.peerId));
   }
 
   #openMenu(row, message) {
