@@ -156,7 +156,7 @@ class PostgresMessageArchive:
 
     async def _keys(self, user_id: UserId, peer_id: UserId | None) -> list[int] | None:
         """Return the user's position and key, and the peer's key if there is one to look for."""
-        if peer_id is not None and not is_storable(peer_id):
+        if peer_id is not None and (peer_id == user_id or not is_storable(peer_id)):
             return None
         rows = await self._fetch(_KEYS, user_id, peer_id)
         if not rows or (peer_id is not None and rows[0]["peer"] is None):

@@ -79,10 +79,10 @@ class Backlog:
         ]
 
     def between(self, one: UserId, other: UserId) -> Sequence[Sent]:
-        """Return what waits of two people's conversation, in its order."""
+        """Return what waits of two people's conversation, in its order. One has none alone."""
         for conversation in self._conversations.get(one, ()):
             waiting = self._waiting[conversation]
-            if other in waiting[0].people:
+            if {one, other} == set(waiting[0].people):
                 return waiting
         return ()
 

@@ -172,7 +172,7 @@ class SqliteSearch:
             people = [user_key(connection, user_id)]
             if peer_id is not None:
                 people.append(user_key(connection, peer_id))
-            if None in people or not words:
+            if None in people or peer_id == user_id or not words:
                 return SearchPage([], more=False, complete=complete, upto=last)
             of_people = " AND ".join(f"people:u{key}" for key in people)
             rows = connection.execute(

@@ -97,6 +97,7 @@ async def test_history_of_people_who_never_talked_is_empty(stores: Stores) -> No
     await say(stores.messages, ANN, BOB, "private")
     assert await history(stores, CID, ANN) == ([], False)
     assert await history(stores, UserId("u_nobody"), UserId("'; --\x00")) == ([], False)
+    assert await history(stores, ANN, ANN) == ([], False)
 
 
 async def test_history_shows_edits_and_tombstones_in_place(stores: Stores) -> None:
@@ -306,6 +307,7 @@ async def test_search_with_one_person_finds_only_what_was_said_between_the_two(
     assert sorted(await found(stores, "word", ANN)) == ["word to Bob", "word to Cid"]
     assert await found(stores, "word", ANN, UserId("u_nobody")) == []
     assert await found(stores, "word", ANN, UserId("\x00")) == []
+    assert await found(stores, "word", ANN, ANN) == []
 
 
 async def test_search_follows_edits_and_forgets_deleted_text(
