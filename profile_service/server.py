@@ -66,8 +66,15 @@ class BoundedProtocol(HttpToolsProtocol):
             self._expect_head()
 
     def on_headers_complete(self) -> None:
-        """The head is here."""
+        """The head is here.
+
+        Raises:
+            ValueError: with more than may be in one; uvicorn answers that it is no HTTP.
+        """
         self._forget_head()
+        fields = sum(len(name) + len(value) for name, value in self.headers)
+        if len(self.url) + fields > self.max_head_bytes:
+            raise ValueError("the head is too long")
         super().on_headers_complete()
 
     def pause_writing(self) -> None:

@@ -187,6 +187,18 @@ async def test_profile_service_keeps_no_endless_head(service: RunningService) ->
         assert sent < 50_000_000
 
 
+@pytest.mark.parametrize("before", [b"", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"])
+@pytest.mark.parametrize("fields", [1, 100], ids=["one field", "many fields"])
+async def test_long_head_that_comes_at_once_is_refused(
+    service: RunningService, fields: int, before: bytes
+) -> None:
+    field = b"X: " + b"y" * (BoundedProtocol.max_head_bytes // fields) + b"\r\n"
+    head = b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + field * fields + b"\r\n"
+    async with _connected(service.port, before + head) as (reader, _):
+        answer = await _ends(reader)
+    assert (answer.count(b"200 OK"), answer.count(b"400 Bad Request")) == (0, 1)
+
+
 async def test_idle_connection_and_a_long_stream_are_not_cut(
     service: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
