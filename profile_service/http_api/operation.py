@@ -122,7 +122,8 @@ class Guard:
             ProblemError: the credentials that the operation asks for are absent or not good.
             InvalidAccessToken: the access token is not valid.
         """
-        authorization = request.headers.get("authorization")
+        offered = request.headers.getlist("authorization")
+        authorization = offered[0] if len(offered) == 1 else None  # a proxy may have checked either
         if auth is Auth.SERVICE:
             try:
                 self._services.verify(authorization)
@@ -138,7 +139,7 @@ class Guard:
         if scheme.lower() != "bearer" or not token:
             raise ProblemError(
                 "authentication_required",
-                "Send the header `Authorization: Bearer <access token>`.",
+                "Send the header `Authorization: Bearer <access token>`, once.",
                 headers={"WWW-Authenticate": 'Bearer realm="duet"'},
             )
         return await self._sessions.authenticate(token.strip())

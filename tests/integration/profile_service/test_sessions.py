@@ -181,3 +181,10 @@ async def test_requests_without_a_good_token_are_told_what_to_send(
     answer = await service.client.get("/v1/sessions", headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (401, code)
     assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+async def test_request_with_two_tokens_is_nobodys(service: RunningService) -> None:
+    ann, bob = await service.sign_up("ann"), await service.sign_up("bob")
+    twice = [("Authorization", f"Bearer {who['access_token']}") for who in (ann, bob)]
+    answer = await service.client.get("/v1/users/me", headers=twice)
+    assert (answer.status_code, answer.json()["code"]) == (401, "authentication_required")
