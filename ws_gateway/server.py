@@ -189,6 +189,9 @@ class GatewayServer:
         path = request.path.partition("?")[0]
         if request.method not in ("GET", "HEAD"):
             return _plain(http.HTTPStatus.METHOD_NOT_ALLOWED, "Use GET.\n", Allow="GET")
+        if path == PATH and request.method == "HEAD":  # which the library knows nothing of
+            needed = {"Upgrade": "websocket"}
+            return _plain(http.HTTPStatus.UPGRADE_REQUIRED, "Use a WebSocket client.\n", **needed)
         if path == PATH:
             return self._process_upgrade(cast(GatewayWebSocket, websocket), request)
         if path == "/healthz":

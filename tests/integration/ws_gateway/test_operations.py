@@ -39,7 +39,7 @@ async def test_not_ready_before_the_profile_service_was_reached(tmp_path: Path) 
         assert (await gateway.get("/readyz")).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/nothing"])
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/nothing", "/v1/ws"])
 async def test_head_brings_the_headers_alone(gateway: TestGateway, path: str) -> None:
     address = urllib.parse.urlsplit(gateway.url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
@@ -47,6 +47,7 @@ async def test_head_brings_the_headers_alone(gateway: TestGateway, path: str) ->
         writer.write(f"HEAD {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         head, separator, body = (await reader.read()).partition(b"\r\n\r\n")
     assert b"Content-Length: " in head
+    assert (b" 426 " in head) is (path == "/v1/ws")
     assert (separator, body) == (b"\r\n\r\n", b"")
 
 
