@@ -11,7 +11,7 @@ import pydantic
 import pydantic_settings
 
 from profile_service.key_sets import KEY_TYPES
-from shared.settings import ServiceSettings
+from shared.settings import ServiceSettings, check_origin
 
 __all__ = ["Settings"]
 
@@ -151,8 +151,8 @@ class Settings(ServiceSettings):
     @classmethod
     def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for origin in value:
-            if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
-                raise ValueError(f"{origin!r} is not an origin such as https://chat.example.org")
+            if origin != "*":
+                check_origin(origin)
         return value
 
     @pydantic.field_validator("web_image_origins")

@@ -12,7 +12,7 @@ from shared.database import WrongEngine
 from shared.logs import LogFormat, LogLevel
 from shared.service_auth import MIN_SECRET_BYTES, load_or_create_secret
 
-__all__ = ["ServiceSettings", "SettingsError"]
+__all__ = ["ServiceSettings", "SettingsError", "check_origin"]
 
 
 Port = Annotated[int, pydantic.Field(ge=0, le=65535)]
@@ -152,6 +152,21 @@ class ServiceSettings(pydantic_settings.BaseSettings):
         if self.service_secret is not None:
             return self.service_secret.get_secret_value().encode()
         return load_or_create_secret(self.service_secret_file or self.data_dir / "service_secret")
+
+
+def check_origin(origin: str) -> None:
+    """Refuse what no browser sends as the `Origin` of a page (RFC 6454, section 6.2).
+
+    Raises:
+        ValueError: it says what to write.
+    """
+    try:
+        parts = urlsplit(str(pydantic.AnyUrl(origin)))
+    except ValueError:
+        raise ValueError(f"{origin!r} is not an origin, such as https://chat.example.org") from None
+    sent = f"{parts.scheme}://{parts.netloc}"
+    if origin != sent:
+        raise ValueError(f"{origin!r} is not an origin: browsers send {sent!r}")
 
 
 def _check_database_url(url: str) -> None:

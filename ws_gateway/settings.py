@@ -7,7 +7,7 @@ import pydantic
 from pydantic_settings import NoDecode
 
 from shared.client_address import Networks
-from shared.settings import ServiceSettings
+from shared.settings import ServiceSettings, check_origin
 
 __all__ = ["Settings"]
 
@@ -95,9 +95,7 @@ class Settings(ServiceSettings):
     @classmethod
     def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for origin in value:
-            url = pydantic.AnyUrl(origin)
-            if url.path not in (None, "", "/") or origin.endswith("/"):
-                raise ValueError(f"{origin!r} is not an origin, such as https://chat.example")
+            check_origin(origin)
         return value
 
     @pydantic.field_validator("profile_url")

@@ -90,7 +90,32 @@ def test_every_fault_is_named_and_no_value_is_shown(monkeypatch: pytest.MonkeyPa
     assert "tooshort" not in str(error.value)
 
 
-@pytest.mark.parametrize("origin", ["chat.example", "https://a.example/", "*", "https://"])
+@pytest.mark.parametrize(
+    ("origin", "sent"),
+    [
+        ("https://a.example/", "https://a.example"),
+        ("https://A.example:443", "https://a.example"),
+        ("http://a.example:80", "http://a.example"),
+        ("https://bücher.example", "https://xn--bcher-kva.example"),
+    ],
+)
+def test_origin_that_browsers_write_in_another_way_is_refused(
+    monkeypatch: pytest.MonkeyPatch, origin: str, sent: str
+) -> None:
+    monkeypatch.setenv("DUET_ALLOWED_ORIGINS", origin)
+    with pytest.raises(SettingsError, match=f"DUET_ALLOWED_ORIGINS: .*browsers send '{sent}'"):
+        Settings.load()
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://a.example:8443", "http://[::1]:8000", "capacitor://localhost"]
+)
+def test_origin_is_taken_as_browsers_send_it(monkeypatch: pytest.MonkeyPatch, origin: str) -> None:
+    monkeypatch.setenv("DUET_ALLOWED_ORIGINS", origin)
+    assert Settings.load().allowed_origins == (origin,)
+
+
+@pytest.mark.parametrize("origin", ["chat.example", "*", "https://"])
 def test_what_is_no_origin_is_refused(monkeypatch: pytest.MonkeyPatch, origin: str) -> None:
     monkeypatch.setenv("DUET_ALLOWED_ORIGINS", origin)
     with pytest.raises(SettingsError, match="DUET_ALLOWED_ORIGINS"):
