@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import structlog
 import uvloop
 
 from profile_service import upkeep
@@ -37,25 +38,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = Settings.load()
     except SettingsError as error:
         return _fail(str(error), status=2)
+    if parsed.command in {None, "serve"}:
+        return _serve(settings)
+    return _do(parsed, settings)
+
+
+def _serve(settings: Settings) -> int:
+    configure_logging(SERVICE_NAME, level=settings.log_level, log_format=settings.log_format)
     try:
-        _run(parsed, settings)
+        uvloop.run(serve(settings))
     except KeyboardInterrupt:  # a second Ctrl-C, when the stop is almost done
         return 130
-    except DatabaseInUse as error:
-        return _fail(f"{error}; stop the profile service first")
     except (
         AddressUnusable,
-        BackupUnusable,
+        DatabaseInUse,
         DatabaseUnavailable,
         KeySetUnreadable,
         KeysUnusable,
         StoreUnavailable,
+        OSError,  # the service secret, or the database's URL
+        ValueError,
+    ) as error:
+        structlog.get_logger(SERVICE_NAME).error(f"cannot start: {error}")
+        return 1
+    return 0
+
+
+def _do(parsed: argparse.Namespace, settings: Settings) -> int:
+    try:
+        _run(parsed, settings)
+    except DatabaseInUse as error:
+        return _fail(f"{error}; stop the profile service first")
+    except (
+        BackupUnusable,
+        DatabaseUnavailable,
+        KeysUnusable,
+        StoreUnavailable,
         RelocationRefused,
         WrongEngine,
+        OSError,
+        ValueError,
     ) as error:
         return _fail(str(error))
-    except (OSError, ValueError) as error:  # the service secret, or the database's URL
-        return _fail(f"cannot start: {error}")
     return 0
 
 
@@ -97,11 +121,6 @@ def _run(parsed: argparse.Namespace, settings: Settings) -> None:
         case "after-restore":
             uvloop.run(upkeep.begin_life_after_restore(settings))
             _say("Everybody must log in again.")
-        case _:
-            configure_logging(
-                SERVICE_NAME, level=settings.log_level, log_format=settings.log_format
-            )
-            uvloop.run(serve(settings))
 
 
 def _say(line: str) -> None:

@@ -76,7 +76,7 @@ def test_an_occupied_port_is_one_clear_line(tmp_path: Path) -> None:
         port = other.getsockname()[1]
         failed = run(tmp_path, DUET_PROFILE_PORT=str(port))
     assert failed.returncode == 1
-    assert failed.stderr.startswith(f"profile_service: address 127.0.0.1:{port} is in use")
+    assert f"cannot start: address 127.0.0.1:{port} is in use" in failed.stderr
     assert failed.stderr.count("\n") == 1
 
 
