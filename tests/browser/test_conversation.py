@@ -114,6 +114,19 @@ async def test_search_finds_a_message_and_goes_there(new_person: NewPerson) -> N
     await expect(ann.message("the harvest was good")).to_be_focused()
 
 
+async def test_enter_opens_what_is_found_first(new_person: NewPerson, stack: Stack) -> None:
+    ann = await new_person()
+    await ann.sign_up("ann")
+    await sign_up(stack, "bob")
+    search = ann.page.get_by_role("searchbox")
+    await search.fill("nobody at all")
+    await search.press("Enter")
+    await search.fill("bob")
+    await search.press("Enter")
+    await expect(ann.page.locator(".thread-head .name")).to_have_text("bob")
+    await expect(ann.composer).to_be_visible()
+
+
 async def test_search_finds_what_was_said_in_a_conversation_far_down_the_list(
     new_person: NewPerson, stack: Stack
 ) -> None:

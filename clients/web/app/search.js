@@ -77,11 +77,20 @@ export class Search {
 
   #pressed(event) {
     if (event.key === "Escape") this.#end();
+    if (event.key === "Enter" && !event.isComposing) this.#openFirst();
     if (event.key !== "ArrowDown") return;
     event.preventDefault();
     const first = this.hits.querySelector("button");
     if (first) first.focus();
     else this.#on.leave();
+  }
+
+  async #openFirst() {
+    clearTimeout(this.#timer); // what was typed last may not have been looked for yet
+    const searched = this.#search();
+    const asked = this.#asked;
+    await searched;
+    if (asked === this.#asked) this.hits.querySelector(".hit")?.click();
   }
 
   #end() {
