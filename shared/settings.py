@@ -1,5 +1,8 @@
 """Settings of a service: frozen, from the environment, all faults reported at once."""
 
+import difflib
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import urlsplit
@@ -14,6 +17,10 @@ from shared.service_auth import MIN_SECRET_BYTES, load_or_create_secret
 
 __all__ = ["ServiceSettings", "SettingsError", "check_origin"]
 
+
+_MISSPELT = 0.93
+"""How like a setting another name is from which on it is taken for a slip (`difflib`'s ratio). The
+settings of the two services are less alike."""
 
 Port = Annotated[int, pydantic.Field(ge=0, le=65535)]
 """A TCP port; 0 takes any free one, which the log then names."""
@@ -90,17 +97,21 @@ class ServiceSettings(pydantic_settings.BaseSettings):
         """Read the environment.
 
         Raises:
-            SettingsError: at least one variable is unusable; the message names all of them.
+            SettingsError: at least one variable is unusable, or misspelt; the message names all of
+                them.
         """
+        faults = _misspelt(cls.model_fields)
         try:
-            return cls()
+            settings = cls()
         except pydantic.ValidationError as error:
-            faults = [
+            faults += [
                 f"  DUET_{'_'.join(map(str, fault['loc'])).upper()}: {fault['msg']}"
                 for fault in error.errors(include_input=False, include_url=False)
                 if fault["type"] != "default_factory_not_called"  # another one's is the fault
             ]
-            raise SettingsError("unusable settings:\n" + "\n".join(faults)) from None
+        if faults:
+            raise SettingsError("unusable settings:\n" + "\n".join(faults))
+        return settings
 
     def postgresql_url(self) -> str | None:
         """Where PostgreSQL is; None: SQLite is used.
@@ -152,6 +163,18 @@ class ServiceSettings(pydantic_settings.BaseSettings):
         if self.service_secret is not None:
             return self.service_secret.get_secret_value().encode()
         return load_or_create_secret(self.service_secret_file or self.data_dir / "service_secret")
+
+
+def _misspelt(fields: Iterable[str]) -> list[str]:
+    """Find variables that nobody reads, by their likeness to one that somebody would."""
+    known = {f"DUET_{name.upper()}" for name in fields}
+    unknown = sorted(name for name, value in os.environ.items() if value and name not in known)
+    return [
+        f"  {name}: there is no such setting; {like[0]}?"
+        for name in unknown
+        if name.startswith("DUET_")
+        if (like := difflib.get_close_matches(name, known, n=1, cutoff=_MISSPELT))
+    ]
 
 
 def check_origin(origin: str) -> None:

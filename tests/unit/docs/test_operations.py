@@ -11,7 +11,7 @@ import pytest
 
 from profile_service.metrics import Metrics as ProfileMetrics
 from profile_service.settings import Settings as ProfileSettings
-from shared.settings import ServiceSettings
+from shared.settings import ServiceSettings, SettingsError
 from tests.support.documents import DOCS, ROOT, sections, table
 from tests.support.gateway import running_gateway
 from tests.support.nats_server import NATS_SERVER_MISSING, nats_executable
@@ -98,6 +98,35 @@ def test_containers_are_given_every_setting(file: str) -> None:
         given = set(re.findall(r"^ +DUET_(\w+):", part, re.MULTILINE))
         wanted = {name for name in settings.model_fields if not OF_THE_IMAGE.fullmatch(name)}
         assert {name.lower() for name in given} - {"profile_port", "gateway_port"} == wanted
+
+
+@pytest.mark.parametrize("settings", [ProfileSettings, GatewaySettings])
+def test_setting_that_is_misspelt_is_named_with_what_may_be_meant(
+    monkeypatch: pytest.MonkeyPatch, settings: type[ServiceSettings]
+) -> None:
+    monkeypatch.setenv("DUET_GATEWAY_PROT", "8766")
+    monkeypatch.setenv("DUET_LOG_FROMAT", "json")
+    monkeypatch.setenv("DUET_LOG_LEVEL", "loud")
+    with pytest.raises(SettingsError) as error:
+        settings.load()
+    _, *faults = str(error.value).splitlines()
+    assert faults[:2] == [
+        "  DUET_GATEWAY_PROT: there is no such setting; DUET_GATEWAY_PORT?",
+        "  DUET_LOG_FROMAT: there is no such setting; DUET_LOG_FORMAT?",
+    ]
+    assert [fault.split(":")[0] for fault in faults[2:]] == ["  DUET_LOG_LEVEL"]
+
+
+def test_settings_of_one_service_are_no_slip_for_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    every = (ProfileSettings, GatewaySettings)
+    for name in {name for settings in every for name in settings.model_fields}:
+        monkeypatch.setenv(f"DUET_{name.upper()}", " ")
+    for settings in every:
+        with pytest.raises(SettingsError) as error:
+            settings.load()
+        assert "no such setting" not in str(error.value)
 
 
 def test_what_is_called_the_machine_s_default_is_so() -> None:
