@@ -95,9 +95,9 @@ check: $(VENV)/.bench-installed ## what must pass before a commit: style, types,
 	$(BIN)/mypy -p bench
 	$(BIN)/lint-imports
 	@$(MAKE) --no-print-directory audit
-	$(PYTEST) --cov --cov-report=term:skip-covered --ignore=tests/faults --ignore=tests/scale \
-	  --ignore=tests/performance $(ARGS)
-	$(PYTEST) tests/faults tests/scale tests/performance # measure what a tracer would distort
+	$(PYTEST) -n 2 --dist worksteal --cov --cov-report=term:skip-covered \
+	  --ignore=tests/faults --ignore=tests/scale --ignore=tests/performance $(ARGS)
+	$(PYTEST) tests/faults tests/scale tests/performance # measure what others, or a tracer, distort
 
 .PHONY: format
 format: $(VENV)/.dev-installed ## format the code and mend what can be mended
