@@ -215,7 +215,9 @@ class Connection:
             )
         except ProfileServiceUnavailable as error:
             services.metrics.connects.labels("unverifiable").inc()
-            self._close(self._session.not_verifiable(int(error.retry_after_s * 1000)))
+            asked_for = error.retry_after_s
+            after_ms = _RETRY_AFTER_MS if asked_for is None else int(asked_for * 1000)
+            self._close(self._session.not_verifiable(after_ms))
             return
         if identity is None:
             self._refuse()

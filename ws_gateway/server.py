@@ -189,10 +189,13 @@ class GatewayServer:
         path = request.path.partition("?")[0]
         if request.method not in ("GET", "HEAD"):
             return _plain(http.HTTPStatus.METHOD_NOT_ALLOWED, "Use GET.\n", Allow="GET")
-        if path == PATH and request.method == "HEAD":  # which the library knows nothing of
-            needed = {"Upgrade": "websocket"}
-            return _plain(http.HTTPStatus.UPGRADE_REQUIRED, "Use a WebSocket client.\n", **needed)
         if path == PATH:
+            if request.method == "HEAD":  # the library would answer that GET is the only method
+                return _plain(
+                    http.HTTPStatus.UPGRADE_REQUIRED,
+                    "Use a WebSocket client.\n",
+                    Upgrade="websocket",
+                )
             return self._process_upgrade(cast(GatewayWebSocket, websocket), request)
         if path == "/healthz":
             return _plain(http.HTTPStatus.OK, "ok\n")

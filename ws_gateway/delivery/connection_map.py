@@ -161,9 +161,7 @@ class ConnectionMap:
             and not (len(senders) == 1 and senders[0].connection_id == published.origin)
         ):
             wire = self._rendering.event(event, message.sender)
-            for connection in senders:
-                if connection.connection_id != published.origin:
-                    connection.deliver(wire, event.position)
+            _deliver_to_others(senders, published.origin, wire, event.position)
 
     def _deliver_receipt(self, receipt: Receipt, only: UserId | None) -> None:
         viewers = (receipt.user,) if receipt.is_private else (receipt.peer, receipt.user)
@@ -171,15 +169,11 @@ class ConnectionMap:
             held = self._by_user.get(viewer) if only is None or only == viewer else None
             if held:
                 wire = self._rendering.receipt(receipt, viewer)
-                for connection in held:
-                    if connection.connection_id != receipt.origin:
-                        connection.deliver(wire, None)
+                _deliver_to_others(held, receipt.origin, wire, None)
 
     def _deliver_changed(self, changed: SettingChanged) -> None:
-        wire = self._rendering.changed(changed)
-        for connection in self.of_user(changed.user):
-            if connection.connection_id != changed.origin:
-                connection.deliver(wire, None)
+        held = self._by_user.get(changed.user, ())
+        _deliver_to_others(held, changed.origin, self._rendering.changed(changed), None)
 
     def _deliver_ephemeral(
         self, viewers: Iterable[UserId], render: Callable[[N], bytes], notice: N
@@ -189,3 +183,14 @@ class ConnectionMap:
             wire = render(notice)
             for connection in connections:
                 connection.deliver_ephemeral(wire)
+
+
+def _deliver_to_others(
+    connections: Iterable[LiveConnection],
+    origin: ConnectionId | None,
+    wire: bytes,
+    position: int | None,
+) -> None:
+    for connection in connections:
+        if connection.connection_id != origin:
+            connection.deliver(wire, position)

@@ -25,9 +25,10 @@ __all__ = [
 class ProfileServiceUnavailable(Exception):
     """The profile service did not answer in time, not as agreed, or wants to be asked later."""
 
-    def __init__(self, message: str, retry_after_s: float = 2.0) -> None:
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        """When it may be asked again, where it said so."""
 
 
 class IdentityVerifier(Protocol):
