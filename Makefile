@@ -10,7 +10,9 @@ BIN := $(VENV)/bin
 PYTHON ?= python3.14 python3.13 python3.12 python3.11 python3 python
 COMPOSE = $(shell if docker compose version >/dev/null 2>&1; then echo docker compose; else echo docker-compose; fi)
 PYTEST = $(BIN)/python -m pytest
-SMOOTH := tests/browser/test_many_messages.py::test_ten_thousand_messages_scroll_smoothly
+IN_PAIRS := -n 2 --dist worksteal
+# It measures what other tests would distort.
+ALONE := tests/browser/test_many_messages.py::test_ten_thousand_messages_scroll_smoothly
 ARGS ?=
 
 # Settings of the caller's pip and Python that would send packages or imports elsewhere.
@@ -35,8 +37,8 @@ test-compose: $(VENV)/.dev-installed ## build the images and try them; needs a D
 
 .PHONY: test-browser
 test-browser: $(VENV)/.dev-installed tests/browser/node_modules ## the web page in Chromium, duet.js in Node.js
-	$(PYTEST) -n 2 --dist worksteal tests/browser -m browser --deselect $(SMOOTH) $(ARGS)
-	$(PYTEST) $(SMOOTH) -m browser # measures what others distort
+	$(PYTEST) $(IN_PAIRS) tests/browser -m browser $(or $(ARGS),--deselect $(ALONE))
+	$(if $(ARGS),,$(PYTEST) $(ALONE) -m browser)
 
 .PHONY: test-scale
 test-scale: $(VENV)/.dev-installed tests/browser/node_modules ## end-to-end and browser tests on PostgreSQL and NATS
@@ -97,7 +99,7 @@ check: $(VENV)/.bench-installed ## what must pass before a commit: style, types,
 	$(BIN)/mypy -p bench
 	$(BIN)/lint-imports
 	@$(MAKE) --no-print-directory audit
-	$(PYTEST) -n 2 --dist worksteal --cov --cov-report=term:skip-covered \
+	$(PYTEST) $(IN_PAIRS) --cov --cov-report=term:skip-covered \
 	  --ignore=tests/faults --ignore=tests/scale --ignore=tests/performance $(ARGS)
 	$(PYTEST) tests/faults tests/scale tests/performance # measure what others, or a tracer, distort
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser
 
+from tests.browser.backstage import sign_up
 from tests.browser.person import Person, person
 from tests.browser.stack import Stack, chromium, chromium_path, running_stack
 
@@ -58,6 +59,19 @@ async def new_person(stack: Stack, browser: Browser) -> AsyncIterator[NewPerson]
         yield make
     for somebody in everybody:
         assert somebody.errors == []
+
+
+async def ann_who_wrote_to_bob(
+    new_person: NewPerson, stack: Stack, text: str
+) -> tuple[Person, dict[str, Any]]:
+    """Ann at the page, who has sent that text to Bob; and what Bob, who has none, was granted."""
+    ann = await new_person()
+    await ann.sign_up("ann")
+    bob = await sign_up(stack, "bob")
+    await ann.find("bob")
+    await ann.write(text)
+    await ann.sees(text, "sent")
+    return ann, bob
 
 
 async def ann_and_bob(new_person: NewPerson) -> tuple[Person, Person]:

@@ -7,7 +7,7 @@ import pytest
 from playwright.async_api import Locator, Page, expect
 
 from tests.browser.backstage import connected, hold_answers, say, sign_up
-from tests.browser.conftest import NewPerson, ann_and_bob
+from tests.browser.conftest import NewPerson, ann_and_bob, ann_who_wrote_to_bob
 from tests.browser.person import PASSWORD, Person
 from tests.browser.stack import Stack
 
@@ -225,12 +225,8 @@ async def test_focus_and_menu_stay_at_a_message_that_is_drawn_anew(
 
 
 async def test_menu_closes_when_its_message_is_deleted(new_person: NewPerson, stack: Stack) -> None:
-    ann, phone = await new_person(), await new_person(viewport={"width": 390, "height": 780})
-    await ann.sign_up("ann")
-    await sign_up(stack, "bob")
-    await ann.find("bob")
-    await ann.write("to be deleted")
-    await ann.sees("to be deleted", "sent")
+    ann, _ = await ann_who_wrote_to_bob(new_person, stack, "to be deleted")
+    phone = await new_person(viewport={"width": 390, "height": 780})
     await ann.message("to be deleted").focus()
     await ann.page.keyboard.press("Enter")
     await expect(ann.page.get_by_role("menuitem", name="Edit")).to_be_visible()
@@ -263,12 +259,7 @@ async def test_focus_stays_on_a_person_who_is_found_before_the_messages(
 async def test_focus_is_where_one_writes_after_an_edit_is_sent_or_given_up(
     new_person: NewPerson, stack: Stack
 ) -> None:
-    ann = await new_person()
-    await ann.sign_up("ann")
-    await sign_up(stack, "bob")
-    await ann.find("bob")
-    await ann.write("helo")
-    await ann.sees("helo", "sent")
+    ann, _ = await ann_who_wrote_to_bob(new_person, stack, "helo")
     await ann.menu("helo", "Edit")
     await ann.page.get_by_role("button", name="Cancel editing").click()
     await expect(ann.composer).to_be_focused()

@@ -7,7 +7,7 @@ from pathlib import Path
 from playwright.async_api import Route, expect
 
 from tests.browser.backstage import ask, connected, say, sign_up
-from tests.browser.conftest import NewPerson, ann_and_bob
+from tests.browser.conftest import NewPerson, ann_and_bob, ann_who_wrote_to_bob
 from tests.browser.person import Person
 from tests.browser.stack import Stack, chromium_that_stores_nothing
 
@@ -426,12 +426,8 @@ async def test_somebody_who_is_slow_to_look_up_replaces_no_conversation(
 async def test_new_text_is_kept_when_the_message_is_deleted_while_it_is_edited(
     new_person: NewPerson, stack: Stack
 ) -> None:
-    ann, phone = await new_person(), await new_person(viewport={"width": 390, "height": 780})
-    await ann.sign_up("ann")
-    await sign_up(stack, "bob")
-    await ann.find("bob")
-    await ann.write("original")
-    await ann.sees("original", "sent")
+    ann, _ = await ann_who_wrote_to_bob(new_person, stack, "original")
+    phone = await new_person(viewport={"width": 390, "height": 780})
     await ann.composer.press("ArrowUp")
     await ann.composer.fill("a careful improvement")
     await phone.log_in("ann")
@@ -447,12 +443,7 @@ async def test_new_text_is_kept_when_the_message_is_deleted_while_it_is_edited(
 async def test_refused_edit_is_said_and_its_text_kept_but_not_the_edit(
     new_person: NewPerson, stack: Stack
 ) -> None:
-    ann = await new_person()
-    await ann.sign_up("ann")
-    bob = await sign_up(stack, "bob")
-    await ann.find("bob")
-    await ann.write("original")
-    await ann.sees("original", "sent")
+    ann, bob = await ann_who_wrote_to_bob(new_person, stack, "original")
     async with connected(stack, bob) as websocket:
         await ask(websocket, {"type": "block", "id": "1", "user": await ann.own_id()})
     await ann.composer.press("ArrowUp")
@@ -468,12 +459,7 @@ async def test_refused_edit_is_said_and_its_text_kept_but_not_the_edit(
 async def test_edit_that_is_refused_after_the_page_was_closed_leaves_a_draft(
     new_person: NewPerson, stack: Stack
 ) -> None:
-    ann = await new_person()
-    await ann.sign_up("ann")
-    bob = await sign_up(stack, "bob")
-    await ann.find("bob")
-    await ann.write("original")
-    await ann.sees("original", "sent")
+    ann, bob = await ann_who_wrote_to_bob(new_person, stack, "original")
     me = await ann.own_id()
     await stack.stop_gateway()
     await ann.composer.press("ArrowUp")
