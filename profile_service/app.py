@@ -180,10 +180,10 @@ def _application(parts: Parts, external_keys: ExternalKeys | None) -> ASGIApp:
         Networks(settings.metrics_networks),
         describe,
     )
-    operations = [
+    operations = [  # gateways ask most, and a path that comes first is found first
+        *InternalRoutes(built.sessions, built.profiles, parts.feed, parts.metrics).operations(),
         *AccountRoutes(built.accounts, built.profiles, built.external).operations(),
         *SessionRoutes(built.accounts, built.sessions, built.external).operations(),
-        *InternalRoutes(built.sessions, built.profiles, parts.feed, parts.metrics).operations(),
         *for_operators.operations(),
     ]
     for_operators.described = operations

@@ -12,9 +12,12 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-__all__ = ["AddressUnusable", "BoundedProtocol", "Server", "bind"]
+__all__ = ["WHOLE_BODY", "AddressUnusable", "BoundedProtocol", "Server", "bind"]
 
 BACKLOG = 2048
+WHOLE_BODY = "duet.whole_body"
+"""The ASGI extension of a request of which all is here: to read it needs no clock, and one costs
+more than the reading."""
 
 
 class AddressUnusable(Exception):
@@ -76,6 +79,11 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.url) + fields > self.max_head_bytes:
             raise ValueError("the head is too long")
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """All of a request is here: mostly before its handler begins."""
+        super().on_message_complete()
+        self.scope["extensions"] = {WHOLE_BODY: {}}
 
     def pause_writing(self) -> None:
         """More is written than has gone out."""
