@@ -477,6 +477,25 @@ async def test_edit_that_is_refused_after_the_page_was_closed_leaves_a_draft(
     await expect(ann.composer).to_have_value("written in the dark")
 
 
+async def test_text_that_was_begun_is_kept_by_a_reload_and_forgotten_by_a_log_out(
+    new_person: NewPerson, stack: Stack
+) -> None:
+    ann, _ = await ann_who_wrote_to_bob(new_person, stack, "hello")
+    await ann.composer.fill("begun, not sent")
+    await ann.page.reload()
+    await expect(ann.composer).to_have_value("begun, not sent")
+    await ann.composer.press("Enter")
+    await ann.sees("begun, not sent", "sent")
+    await ann.page.reload()
+    await ann.sees("begun, not sent")
+    await expect(ann.composer).to_have_value("")
+    await ann.composer.fill("nobody else's business")
+    panel = await ann.settings("Devices")
+    await panel.get_by_role("button", name="Log out here").click()
+    await expect(ann.page.get_by_label("Username")).to_be_visible()
+    assert await ann.page.evaluate("sessionStorage.getItem('duet-drafts')") is None
+
+
 async def test_refused_change_of_a_conversation_that_is_gone_leaves_its_text_to_copy(
     new_person: NewPerson, stack: Stack
 ) -> None:

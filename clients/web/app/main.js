@@ -4,6 +4,7 @@ import { Account, browserStore, Duet, memoryStore } from "../duet.js";
 import { letIn } from "./auth.js";
 import { allowImages } from "./avatar.js";
 import { Chat } from "./chat.js";
+import { forgetDrafts } from "./drafts.js";
 
 const REASON = "duet-reason";
 const root = document.getElementById("app");
@@ -40,6 +41,7 @@ async function main() {
     await Promise.race([letIn(root, account, { reason: takeReason() }), comesIn(account)]);
   }
   keepReason(await converse(account, config));
+  forgetDrafts();
   location.hash = "";
   location.reload(); // nothing of the one who was here stays behind
 }

@@ -1,5 +1,6 @@
 /** Everything the page knows of people and conversations, kept true by the client's events. */
 
+import { Drafts } from "./drafts.js";
 import { Thread } from "./thread.js";
 
 const PAGE = 60;
@@ -10,8 +11,11 @@ const PROFILES_AT_ONCE = 4;
 
 /** One conversation, and what is known of the person at its other end. */
 export class Conversation {
-  constructor(peerId) {
+  #drafts;
+
+  constructor(peerId, drafts) {
     this.peerId = peerId;
+    this.#drafts = drafts;
     this.id = null;
     this.username = null;
     this.profile = null;
@@ -19,8 +23,15 @@ export class Conversation {
     this.online = false;
     this.lastSeen = null;
     this.typingTimer = null;
-    this.draft = "";
     this.forgetPast();
+  }
+
+  get draft() {
+    return this.#drafts.of(this.peerId);
+  }
+
+  set draft(text) {
+    this.#drafts.keep(this.peerId, text);
   }
 
   /** Forget messages and marks: the server may have others now. */
@@ -61,6 +72,7 @@ export class Conversation {
 export class Model extends EventTarget {
   #duet;
   #account;
+  #drafts;
   #byConversation = new Map();
   #profiles = new Map();
   #wantedProfiles = [];
@@ -73,6 +85,7 @@ export class Model extends EventTarget {
     super();
     this.#duet = duet;
     this.#account = account;
+    this.#drafts = new Drafts(account.session.user.id);
     this.me = null;
     this.etag = null;
     this.blocked = new Set();
@@ -260,7 +273,7 @@ export class Model extends EventTarget {
   }
 
   #of(peerId) {
-    if (!this.conversations.has(peerId)) this.conversations.set(peerId, new Conversation(peerId));
+    if (!this.conversations.has(peerId)) this.conversations.set(peerId, new Conversation(peerId, this.#drafts));
     return this.conversations.get(peerId);
   }
 
