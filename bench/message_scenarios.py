@@ -36,13 +36,14 @@ def throughput(on: Stage, options: Options, record: Record) -> None:
 def _throughput_rows(measured: Throughput, target: float | None, record: Record) -> None:
     name = _loop(measured)
     for server, results in (("relay", measured.relay), ("Duet", measured.duet)):
-        latency_ms = spread(result.ack.p50_us / 1000 for result in results)
+        p50_ms = spread(result.ack.p50_us / 1000 for result in results).median
+        p99_ms = spread(result.ack.p99_us / 1000 for result in results).median
         record.rows.append(
             Row(
                 what=f"{name}: {server}",
                 value=spread(result.messages_per_s for result in results),
                 unit="msg/s",
-                note=f"ack p50 {latency_ms.median:.3g} ms; {shares(results)}",
+                note=f"ack p50 {p50_ms:.3g}, p99 {p99_ms:.3g} ms; {shares(results)}",
             )
         )
     record.rows.append(
