@@ -3,6 +3,7 @@
 import asyncio
 import collections
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 
 __all__ = ["Proxy"]
@@ -29,6 +30,8 @@ class Proxy:
         """Cut every connection over which a client sends this."""
         self.refusing = False
         """Take no new connection."""
+        self.receive_buffer_bytes: int | None = None
+        """What the kernel takes of the target before it is read; else as much as it likes."""
         self.port = 0
 
     @classmethod
@@ -81,8 +84,22 @@ class Proxy:
             port = self._target_ports[0]
             self._target_ports.rotate(-1)
             with contextlib.suppress(OSError):
-                return await asyncio.open_connection("127.0.0.1", port)
+                return await asyncio.open_connection(sock=await self._socket_to(port))
         return None
+
+    async def _socket_to(self, port: int) -> socket.socket:
+        connecting = socket.socket()
+        try:
+            connecting.setblocking(False)
+            if self.receive_buffer_bytes:
+                connecting.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer_bytes
+                )
+            await asyncio.get_running_loop().sock_connect(connecting, ("127.0.0.1", port))
+        except BaseException:
+            connecting.close()
+            raise
+        return connecting
 
     async def _pump(
         self,
