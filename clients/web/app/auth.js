@@ -3,6 +3,7 @@
 import { h, icon } from "./dom.js";
 import { field, sentence } from "./fields.js";
 import { judge, WORDS } from "./password.js";
+import { ofBrowser } from "./storage.js";
 
 const FIELD_NAMES = { username: "username", password: "password", display_name: "display_name" };
 const NOTES = {
@@ -104,7 +105,7 @@ class AuthForm {
         this.#error.hidden = true;
       });
     }
-    this.#setMode(!note && !localStorageGet("duet-known"));
+    this.#setMode(!note && !ofBrowser.get("duet-known"));
   }
 
   #title;
@@ -173,7 +174,7 @@ class AuthForm {
       } else {
         await this.#account.logIn({ username, password, device_name });
       }
-      localStorageSet("duet-known", "1");
+      ofBrowser.set("duet-known", "1");
       this.#done(this.#account);
     } catch (error) {
       if (!error.code) throw error;
@@ -219,20 +220,4 @@ function deviceName() {
   const systems = { Android: "Android", iPhone: "iPhone", iPad: "iPad", Windows: "Windows", "Mac OS": "Mac", Linux: "Linux" };
   const find = (names) => Object.entries(names).find(([mark]) => agent.includes(mark))?.[1];
   return [find(browsers) ?? "Browser", find(systems)].filter(Boolean).join(" on ");
-}
-
-function localStorageGet(key) {
-  try {
-    return localStorage.getItem(key);
-  } catch {
-    return null;
-  }
-}
-
-function localStorageSet(key, value) {
-  try {
-    localStorage.setItem(key, value);
-  } catch {
-    // switched off: the next visit begins with the other form
-  }
 }

@@ -1,5 +1,7 @@
 /** Texts that were begun and not sent. A reload keeps them; the end of the tab, or of the session, does not. */
 
+import { ofTab } from "./storage.js";
+
 const KEY = "duet-drafts";
 
 export class Drafts {
@@ -21,25 +23,17 @@ export class Drafts {
   keep(peerId, text) {
     if (text === "") this.#texts.delete(peerId);
     else this.#texts.set(peerId, text);
-    try {
-      sessionStorage.setItem(KEY, JSON.stringify({ owner: this.#owner, texts: [...this.#texts] }));
-    } catch {
-      // switched off, or full: they are kept until the page is loaded anew
-    }
+    ofTab.set(KEY, JSON.stringify({ owner: this.#owner, texts: [...this.#texts] }));
   }
 }
 
 export function forgetDrafts() {
-  try {
-    sessionStorage.removeItem(KEY);
-  } catch {
-    // switched off: there is nothing
-  }
+  ofTab.delete(KEY);
 }
 
 function read() {
   try {
-    return JSON.parse(sessionStorage.getItem(KEY));
+    return JSON.parse(ofTab.get(KEY));
   } catch {
     return null;
   }

@@ -5,6 +5,7 @@ import { letIn } from "./auth.js";
 import { allowImages } from "./avatar.js";
 import { Chat } from "./chat.js";
 import { forgetDrafts } from "./drafts.js";
+import { ofTab } from "./storage.js";
 
 const REASON = "duet-reason";
 const root = document.getElementById("app");
@@ -38,31 +39,19 @@ async function main() {
   const account = new Account({ url: location.origin, store });
   await account.load();
   if (!account.session) {
+    forgetDrafts(); // here, as a page that ends may keep one more
     await Promise.race([letIn(root, account, { reason: takeReason() }), comesIn(account)]);
   }
-  keepReason(await converse(account, config));
-  forgetDrafts();
+  ofTab.set(REASON, await converse(account, config));
   location.hash = "";
   location.reload(); // nothing of the one who was here stays behind
 }
 
 /** Why the page ended the last time, for the way in to say. */
 function takeReason() {
-  try {
-    const reason = sessionStorage.getItem(REASON);
-    sessionStorage.removeItem(REASON);
-    return reason;
-  } catch {
-    return null; // storage is switched off
-  }
-}
-
-function keepReason(reason) {
-  try {
-    sessionStorage.setItem(REASON, reason);
-  } catch {
-    // switched off: the way in says nothing
-  }
+  const reason = ofTab.get(REASON);
+  ofTab.delete(REASON);
+  return reason;
 }
 
 /** Another tab has logged in. */

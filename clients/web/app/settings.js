@@ -5,6 +5,7 @@ import { closeOnBackdrop, h, icon, iconButton } from "./dom.js";
 import { Saving, sentence } from "./fields.js";
 import { showAccount } from "./own-account.js";
 import { showProfile } from "./own-profile.js";
+import { ofBrowser } from "./storage.js";
 import * as time from "./time.js";
 
 const SECTIONS = [
@@ -246,10 +247,6 @@ export class Settings {
 export function setTheme(theme) {
   if (theme === "system") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = theme;
-  try {
-    if (theme === "system") localStorage.removeItem("duet-theme");
-    else localStorage.setItem("duet-theme", theme);
-  } catch {
-    // switched off: it holds until the page is closed
-  }
+  if (theme === "system") ofBrowser.delete("duet-theme");
+  else ofBrowser.set("duet-theme", theme);
 }
