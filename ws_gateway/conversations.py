@@ -193,7 +193,8 @@ class Marked(msgspec.Struct, frozen=True, gc=False):
     read: int
     moved_received: bool
     moved_read: bool
-    shares_reads: bool
+    shows_read: bool
+    """To the peer: the person shares their reads, and does not block them."""
 
 
 class Conflict(msgspec.Struct, frozen=True, gc=False):
@@ -230,7 +231,7 @@ class Published(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="pub
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="receipt"):
-    """A person's marks moved; the peer sees `read` only if the person shares it.
+    """A person's marks moved; the peer sees `read` only if the person shows it to them.
 
     The peer is not told at all when a private `read` is all that moved (`is_private`): the moment
     would give it away.
@@ -241,7 +242,7 @@ class Receipt(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="recei
     peer: UserId
     received: int
     read: int
-    shares_reads: bool
+    shows_read: bool
     origin: ConnectionId | None
     is_private: bool = False
 

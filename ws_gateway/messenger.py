@@ -301,9 +301,9 @@ class Messenger:
                     peer=marked.peer,
                     received=marked.received,
                     read=marked.read,
-                    shares_reads=marked.shares_reads,
+                    shows_read=marked.shows_read,
                     origin=submission.sender.connection_id,
-                    is_private=not (marked.moved_received or marked.shares_reads),
+                    is_private=not (marked.moved_received or marked.shows_read),
                 )
             )
 

@@ -187,7 +187,7 @@ class FakeMessageStore:
             received = max(received, mark.seq)
             read = mark.seq if moved_read else read
             self._marks[mark.conversation, mark.user] = (received, read, len(self.log))
-        return Marked(peer, received, read, moved_received, moved_read, shares_reads=True)
+        return Marked(peer, received, read, moved_received, moved_read, shows_read=True)
 
     def _erase(self, erasure: Erasure, at_ms: int) -> Outcome:
         own = [m for m in self._messages.values() if m.conversation == erasure.conversation]

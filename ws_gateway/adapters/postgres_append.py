@@ -31,7 +31,17 @@ __all__ = ["APPEND", "Growth", "Known", "Name"]
 Name: TypeAlias = tuple[UserId, str]
 """A sender and a client id: what names a message for ever."""
 
-APPEND = "SELECT * FROM append({})".format(", ".join(f"${n}" for n in range(1, 28)))
+APPEND = """
+SELECT positions, last_seqs, received, read, ARRAY(
+    SELECT shares_reads[n] AND NOT EXISTS (
+        SELECT FROM blocks
+        WHERE (blocker, blocked) = (($21::integer[])[n], ($22::integer[])[n]) OFFSET 0
+    ) FROM generate_subscripts(shares_reads, 1) AS n ORDER BY n
+) AS shows_read
+FROM append({})
+""".format(", ".join(f"${n}" for n in range(1, 28)))
+"""`append` tells who shares their reads; whom they block is looked up beside it, with OFFSET as in
+`SHOWS_READ`."""
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -82,15 +92,15 @@ class _Step(msgspec.Struct, frozen=True):
     peer_id: UserId
 
     def from_here(
-        self, received: int, read: int, shares_reads: bool
+        self, received: int, read: int, shows_read: bool
     ) -> tuple[Marked, tuple[int, int, bool]]:
         """Move the marks from where they stand. Returns the outcome, and where they stand then."""
         moved_received = self.mark.seq > received
         moved_read = self.mark.read and self.mark.seq > read
         received = max(received, self.mark.seq)
         read = self.mark.seq if moved_read else read
-        marked = Marked(self.peer_id, received, read, moved_received, moved_read, shares_reads)
-        return marked, (received, read, shares_reads)
+        marked = Marked(self.peer_id, received, read, moved_received, moved_read, shows_read)
+        return marked, (received, read, shows_read)
 
 
 class Growth:
@@ -165,7 +175,7 @@ class Growth:
         stored = self._stored(row) if self._drafts else []
         marks: dict[tuple[int, int], tuple[int, int, bool]] = {}
         if self._members:
-            before = zip(row["received"], row["read"], row["shares_reads"], strict=True)
+            before = zip(row["received"], row["read"], row["shows_read"], strict=True)
             marks = dict(zip(self._members, before, strict=True))
         outcomes: list[Outcome] = []
         for plan in self._plans:

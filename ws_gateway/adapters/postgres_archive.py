@@ -11,6 +11,7 @@ from ws_gateway.adapters.postgres_rows import (
     CHAT_JOINS,
     MESSAGE,
     ONE,
+    SHOWS_READ,
     available,
     chat_of,
     is_storable,
@@ -201,7 +202,7 @@ def _summary(row: Any, user_id: UserId) -> ConversationSummary:
         received=row["received"],
         read=row["read"],
         peer_received=row["peer_received"],
-        peer_read=row["peer_read"] if row["shares_reads"] else None,
+        peer_read=row["peer_read"],
         position=row["place"],
     )
 
@@ -224,8 +225,10 @@ _HISTORY_AFTER = _HISTORY.format(place="seq > $2::bigint ORDER BY seq", order="m
 _CONVERSATIONS = f"""
 WITH me AS MATERIALIZED (SELECT key FROM users WHERE id = $1)
 SELECT {MESSAGE}, {CHAT}, chat.place,
-       peer.last_seen_ms, peer.shares_presence, peer.shares_reads,
-       mine.received, mine.read, theirs.received AS peer_received, theirs.read AS peer_read,
+       peer.last_seen_ms, peer.shares_presence,
+       mine.received, mine.read, theirs.received AS peer_received,
+       CASE WHEN {SHOWS_READ.format(person="peer", viewer="mine.person")} THEN theirs.read END
+           AS peer_read,
        EXISTS (SELECT FROM blocks WHERE (blocker, blocked) = (mine.person, theirs.person))
        OR EXISTS (SELECT FROM blocks WHERE (blocker, blocked) = (theirs.person, mine.person))
            AS blocked,
@@ -309,7 +312,7 @@ SELECT {MESSAGE}, {CHAT}, deliveries.at_ms AS delivered_at_ms, deliveries.connec
        (SELECT at_ms FROM marks WHERE marks.conversation = chat.key
         AND marks.person = message.recipient AND NOT marks.read AND marks.seq >= message.seq
         ORDER BY marks.seq LIMIT 1) AS received_at_ms,
-       CASE WHEN recipient.shares_reads THEN
+       CASE WHEN {SHOWS_READ.format(person="recipient", viewer="message.sender")} THEN
        (SELECT at_ms FROM marks WHERE marks.conversation = chat.key
         AND marks.person = message.recipient AND marks.read AND marks.seq >= message.seq
         ORDER BY marks.seq LIMIT 1) END AS read_at_ms

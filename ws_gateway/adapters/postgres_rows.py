@@ -16,6 +16,7 @@ __all__ = [
     "MAX_SEQ",
     "MESSAGE",
     "ONE",
+    "SHOWS_READ",
     "Chat",
     "available",
     "chat_of",
@@ -51,6 +52,11 @@ JOIN users AS high_user ON high_user.key = chat.high
 ONE = "(SELECT * FROM messages WHERE conversation = {chat} AND seq = {seq} OFFSET 0)"
 """One message, by both columns of the primary key, whatever the planner thinks of conversations:
 OFFSET keeps it from looking through all messages of one. To follow LATERAL."""
+
+SHOWS_READ = """({person}.shares_reads AND NOT EXISTS
+ (SELECT FROM blocks WHERE (blocker, blocked) = ({person}.key, {viewer}) OFFSET 0))"""
+"""Whether a person, of `users`, lets a viewer (by key) see how far they have read. OFFSET keeps it
+from reading all blocks at once while PostgreSQL takes them to be few."""
 
 
 class Chat(msgspec.Struct, frozen=True, gc=False):

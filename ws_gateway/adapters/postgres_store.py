@@ -13,6 +13,7 @@ from ws_gateway.adapters.postgres_rows import (
     CHAT_JOINS,
     MESSAGE,
     ONE,
+    SHOWS_READ,
     available,
     chat_of,
     erased_message,
@@ -266,10 +267,10 @@ WHERE me.id = $1
 ORDER BY event.place
 """
 
-_RECEIPTS = """
+_RECEIPTS = f"""
 WITH me AS (SELECT key FROM users WHERE id = $1)
 SELECT chat.id, person.id, members.received,
-       CASE WHEN person.shares_reads OR person.key = me.key THEN members.read ELSE 0 END
+       CASE WHEN shown THEN members.read ELSE 0 END
 FROM me
 CROSS JOIN LATERAL (
     SELECT key, id, low, high, low_position AS place FROM conversations WHERE low = me.key
@@ -278,9 +279,12 @@ CROSS JOIN LATERAL (
 ) AS chat
 JOIN members ON members.conversation = chat.key AND members.person IN (chat.low, chat.high)
 JOIN users AS person ON person.key = members.person
+CROSS JOIN LATERAL (
+    SELECT person.key = me.key OR {SHOWS_READ.format(person="person", viewer="me.key")} AS shown
+) AS reads
 WHERE members.received > 0
     AND CASE members.person WHEN me.key THEN own_position ELSE peer_position END >= $2
-    AND (person.shares_reads OR person.key = me.key OR peer_received_position >= $2)
+    AND (peer_received_position >= $2 OR shown)
 ORDER BY chat.place DESC LIMIT 1000
 """
 

@@ -14,6 +14,7 @@ from ws_gateway.adapters.sqlite_rows import (
     COLUMNS,
     JOINS,
     N_COLUMNS,
+    SHOWS_READ,
     available,
     message_of,
     user_key,
@@ -149,8 +150,8 @@ def _nearest(messages: Sequence[Sent], bound: int, below: bool, limit: int) -> l
 
 
 def _summary(row: tuple[Any, ...]) -> ConversationSummary:
-    peer, last_seen, shares_presence, shares_reads = row[N_COLUMNS : N_COLUMNS + 4]
-    received, read, peer_received, peer_read, position, blocked, unread = row[N_COLUMNS + 4 :]
+    peer, last_seen, shares_presence = row[N_COLUMNS : N_COLUMNS + 3]
+    received, read, peer_received, peer_read, position, blocked, unread = row[N_COLUMNS + 3 :]
     return ConversationSummary(
         conversation=row[0],
         peer=peer,
@@ -160,7 +161,7 @@ def _summary(row: tuple[Any, ...]) -> ConversationSummary:
         received=received,
         read=read,
         peer_received=peer_received,
-        peer_read=peer_read if shares_reads else None,
+        peer_read=peer_read,
         position=position,
     )
 
@@ -184,8 +185,10 @@ CROSS JOIN messages AS message ON message.position = wanted.value
 """
 
 _CONVERSATIONS = f"""
-SELECT {COLUMNS}, peer.id, peer.last_seen_ms, peer.shares_presence, peer.shares_reads,
-       mine.received, mine.read, theirs.received, theirs.read, mine.last_position,
+SELECT {COLUMNS}, peer.id, peer.last_seen_ms, peer.shares_presence,
+       mine.received, mine.read, theirs.received,
+       CASE WHEN {SHOWS_READ.format(person="peer", viewer=":me")} THEN theirs.read END,
+       mine.last_position,
        EXISTS (SELECT 1 FROM blocks WHERE blocker = :me AND blocked = mine.peer)
        OR EXISTS (SELECT 1 FROM blocks WHERE blocker = mine.peer AND blocked = :me),
        CASE :me WHEN conversation.low THEN message.seq - message.low_count
@@ -213,7 +216,8 @@ ORDER BY members.conversation LIMIT ?
 _TRACE = f"""
 SELECT {COLUMNS}, deliveries.at_ms, deliveries.connections,
        {MARKED_AT.format(read=0)},
-       CASE WHEN recipient.shares_reads THEN {MARKED_AT.format(read=1)} END
+       CASE WHEN {SHOWS_READ.format(person="recipient", viewer="message.sender")}
+            THEN {MARKED_AT.format(read=1)} END
 FROM conversations AS named
 CROSS JOIN places ON places.conversation = named.key
 CROSS JOIN messages AS message ON message.position = places.position

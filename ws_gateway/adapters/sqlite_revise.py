@@ -11,6 +11,7 @@ from ws_gateway.adapters.sqlite_rows import (
     COLUMNS,
     JOINS,
     N_COLUMNS,
+    SHOWS_READ,
     is_blocked,
     message_of,
     user_key,
@@ -147,7 +148,7 @@ class Revise:
         row = self._connection.execute(_SIDE, (mark.user, mark.conversation)).fetchone()
         if row is None or mark.seq > self._conversations.last_of(row[1])[0]:
             return NotFound()
-        user, conversation, peer, received, read, shares_reads = row
+        user, conversation, peer, received, read, shows_read = row
         moved_received = mark.seq > received
         moved_read = mark.read and mark.seq > read
         if moved_received or moved_read:
@@ -167,7 +168,7 @@ class Revise:
                     self._conversations.marks.append(
                         (conversation, user, of_read, mark.seq, self._at_ms)
                     )
-        return Marked(peer, received, read, moved_received, moved_read, bool(shares_reads))
+        return Marked(peer, received, read, moved_received, moved_read, bool(shows_read))
 
     def _erase(self, erasure: Erasure) -> Outcome:
         """Erase some messages of one conversation; the last time, note it in the log."""
@@ -221,8 +222,9 @@ CROSS JOIN messages AS message ON message.position = places.position
 WHERE named.id = ? AND places.seq = ?
 """
 
-_SIDE = """
-SELECT me.user, me.conversation, peer.id, me.received, me.read, myself.shares_reads
+_SIDE = f"""
+SELECT me.user, me.conversation, peer.id, me.received, me.read,
+       {SHOWS_READ.format(person="myself", viewer="me.peer")}
 FROM conversations
 JOIN users AS myself ON myself.id = ?
 JOIN members AS me ON me.user = myself.key AND me.conversation = conversations.key

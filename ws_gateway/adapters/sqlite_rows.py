@@ -14,6 +14,7 @@ __all__ = [
     "COLUMNS",
     "JOINS",
     "N_COLUMNS",
+    "SHOWS_READ",
     "available",
     "insert_rows",
     "is_blocked",
@@ -36,6 +37,10 @@ CROSS JOIN users AS recipient ON recipient.key =
     CASE message.sender WHEN conversation.low THEN conversation.high ELSE conversation.low END
 """
 """To follow a FROM that has `messages AS message`."""
+
+SHOWS_READ = """({person}.shares_reads AND NOT EXISTS
+ (SELECT 1 FROM blocks WHERE blocker = {person}.key AND blocked = {viewer}))"""
+"""Whether a person, of `users`, lets a viewer (by key) see how far they have read."""
 
 
 def message_of(row: tuple[Any, ...]) -> Message:

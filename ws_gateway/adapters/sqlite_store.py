@@ -24,6 +24,7 @@ from ws_gateway.adapters.sqlite_revise import erased_event
 from ws_gateway.adapters.sqlite_rows import (
     COLUMNS,
     N_COLUMNS,
+    SHOWS_READ,
     available,
     insert_rows,
     last_position,
@@ -412,19 +413,21 @@ WHERE inbox.user = ? AND inbox.position > ? AND inbox.position <= ?
 ORDER BY inbox.position LIMIT ?
 """
 
-_RECEIPTS = """
+_RECEIPTS = f"""
 WITH moved AS (
     SELECT conversation, user, received, read, last_position FROM members
     WHERE user = :me AND received > 0 AND marks_position >= :position
     UNION ALL
     SELECT theirs.conversation, theirs.user, theirs.received,
-           iif(peer.shares_reads, theirs.read, 0), mine.last_position
+           iif({SHOWS_READ.format(person="peer", viewer=":me")}, theirs.read, 0),
+           mine.last_position
     FROM members AS mine
     CROSS JOIN members AS theirs
         ON theirs.user = mine.peer AND theirs.conversation = mine.conversation
     CROSS JOIN users AS peer ON peer.key = theirs.user
     WHERE mine.user = :me AND theirs.received > 0 AND theirs.marks_position >= :position
-        AND (peer.shares_reads OR theirs.received_position >= :position)
+        AND (theirs.received_position >= :position
+             OR {SHOWS_READ.format(person="peer", viewer=":me")})
 ), newest AS (SELECT * FROM moved ORDER BY +last_position DESC LIMIT 1000)
 SELECT conversations.id, users.id, received, read
 FROM newest

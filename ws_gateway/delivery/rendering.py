@@ -40,7 +40,7 @@ class Rendering:
 
     def receipt(self, receipt: Receipt, viewer: UserId) -> bytes:
         """Render a receipt; the peer sees no `read` that its owner keeps private."""
-        shown = receipt.shares_reads or viewer == receipt.user
+        shown = receipt.shows_read or viewer == receipt.user
         return text_frame(
             codec.encode(
                 frames.ReceiptFrame(

@@ -52,11 +52,12 @@ class PeopleStore(Protocol):
         ...
 
     async def block(self, blocker: UserId, blocked: UserId, at_ms: int) -> None:
-        """Refuse what `blocked` sends to `blocker` from now on. Safe to repeat."""
+        """Refuse what `blocked` sends to `blocker` from now on, and keep from them what `blocker`
+        reads. Safe to repeat."""
         ...
 
     async def unblock(self, blocker: UserId, blocked: UserId) -> None:
-        """Take what they send again. Safe to repeat."""
+        """Take what they send again, and show what is read. Safe to repeat."""
         ...
 
     async def blocks(self, blocker: UserId) -> list[UserId]:

@@ -19,7 +19,7 @@ from tests.support.talk import (
     mark,
     say,
 )
-from ws_gateway.conversations import Message
+from ws_gateway.conversations import Edit, Mark, Marked, Message
 from ws_gateway.ports import ConversationSummary, SearchHit, Stores
 
 
@@ -187,17 +187,45 @@ async def test_unread_is_nothing_right_after_reading_everything(stores: Stores) 
     assert [s.unread for s in await stores.archive.conversations(BOB, None, 10)] == [0]
 
 
-async def test_private_reads_and_presence_are_not_in_the_peers_list(stores: Stores) -> None:
+async def keep_reads_from_ann(stores: Stores, how: str) -> None:
+    """Bob does: from everybody, or from whom he blocks."""
+    if how == "preference":
+        await stores.people.set_preferences(BOB, shares_reads=False)
+    else:
+        await stores.people.block(BOB, ANN, 1)
+
+
+async def show_reads_again(stores: Stores, how: str) -> None:
+    if how == "preference":
+        await stores.people.set_preferences(BOB, shares_reads=True)
+    else:
+        await stores.people.unblock(BOB, ANN)
+
+
+BOTH_WAYS = pytest.mark.parametrize("how", ["preference", "block"])
+
+
+@BOTH_WAYS
+async def test_private_reads_are_not_in_the_peers_list(stores: Stores, how: str) -> None:
     await say(stores.messages, ANN, BOB, "a")
-    await stores.people.set_last_seen(BOB, 777)
     await mark(stores.messages, BOB, ANN, 1, read=True)
     (shown,) = await stores.archive.conversations(ANN, None, 10)
-    assert (shown.peer_read, shown.peer_last_seen_ms) == (1, 777)
-    await stores.people.set_preferences(BOB, shares_reads=False, shares_presence=False)
+    await keep_reads_from_ann(stores, how)
     (hidden,) = await stores.archive.conversations(ANN, None, 10)
     (own,) = await stores.archive.conversations(BOB, None, 10)
-    assert (hidden.peer_read, hidden.peer_last_seen_ms, hidden.peer_received) == (None, None, 1)
-    assert own.read == 1
+    assert (hidden.peer_read, hidden.peer_received, own.read) == (None, 1, 1)
+    await show_reads_again(stores, how)
+    (again,) = await stores.archive.conversations(ANN, None, 10)
+    assert shown.peer_read == again.peer_read == 1
+
+
+async def test_private_presence_is_not_in_the_peers_list(stores: Stores) -> None:
+    await say(stores.messages, ANN, BOB, "a")
+    await stores.people.set_last_seen(BOB, 777)
+    (shown,) = await stores.archive.conversations(ANN, None, 10)
+    await stores.people.set_preferences(BOB, shares_presence=False)
+    (hidden,) = await stores.archive.conversations(ANN, None, 10)
+    assert (shown.peer_last_seen_ms, hidden.peer_last_seen_ms) == (777, None)
 
 
 @pytest.mark.parametrize(("blocker", "blocked"), [(ANN, BOB), (BOB, ANN)])
@@ -463,20 +491,26 @@ async def test_trace_is_for_the_sender_alone(stores: Stores) -> None:
     assert await stores.archive.trace(ANN, conversation_id(ANN, CID), 1) is None
 
 
-async def test_private_read_shows_as_received_and_no_more(stores: Stores) -> None:
+@BOTH_WAYS
+async def test_private_read_shows_as_received_and_no_more(stores: Stores, how: str) -> None:
     (message,) = await say(stores.messages, ANN, BOB, "a")
-    await stores.people.set_preferences(BOB, shares_reads=False)
+    await keep_reads_from_ann(stores, how)
     await mark(stores.messages, BOB, ANN, 1, read=True, at_ms=30)
-    trace = await stores.archive.trace(ANN, message.conversation, 1)
-    assert trace is not None
-    assert (trace.received_at_ms, trace.read_at_ms) == (30, None)
+    hidden = await stores.archive.trace(ANN, message.conversation, 1)
+    await show_reads_again(stores, how)
+    shown = await stores.archive.trace(ANN, message.conversation, 1)
+    assert hidden is not None
+    assert shown is not None
+    assert (hidden.received_at_ms, hidden.read_at_ms) == (30, None)
+    assert (shown.received_at_ms, shown.read_at_ms) == (30, 30)
 
 
+@BOTH_WAYS
 async def test_private_read_alone_moves_nothing_that_the_peer_is_told(
-    stores: Stores,
+    stores: Stores, how: str
 ) -> None:
     await say(stores.messages, ANN, BOB, "a")
-    await stores.people.set_preferences(BOB, shares_reads=False)
+    await keep_reads_from_ann(stores, how)
     await mark(stores.messages, BOB, ANN, 1)
     for user in (ANN, BOB):
         await say(stores.messages, CID, user, *(str(n) for n in range(100)))  # long after it
@@ -486,3 +520,38 @@ async def test_private_read_alone_moves_nothing_that_the_peer_is_told(
     assert await stores.messages.receipts_after(ANN, hers) == []
     assert await stores.messages.receipts_after(ANN, 0) == [(conversation, BOB, 1, 0)]
     assert await stores.messages.receipts_after(BOB, his) == [(conversation, BOB, 1, 1)]
+    await show_reads_again(stores, how)
+    assert await stores.messages.receipts_after(ANN, hers) == [(conversation, BOB, 1, 1)]
+
+
+@BOTH_WAYS
+async def test_mark_says_whether_its_read_is_private(stores: Stores, how: str) -> None:
+    await say(stores.messages, ANN, BOB, "a", "b", "c")
+    shown = []
+    for seq in (1, 2, 3):
+        marked = await mark(stores.messages, BOB, ANN, seq, read=True)
+        assert isinstance(marked, Marked)
+        shown.append(marked.shows_read)
+        await (show_reads_again if seq == 2 else keep_reads_from_ann)(stores, how)
+    assert shown == [True, False, True]
+
+
+@pytest.mark.parametrize("beside", [[], [Edit(ANN, "e", conversation_id(ANN, BOB), 1, "b")]])
+async def test_a_block_hides_the_reads_of_the_blocker_from_the_blocked_alone(
+    stores: Stores, beside: list[Edit]
+) -> None:
+    """Also where a batch holds what is not only appended."""
+    pairs = [(ANN, BOB), (ANN, CID), (BOB, ANN), (BOB, CID), (CID, ANN), (CID, BOB)]
+    for user, peer in pairs:
+        await say(stores.messages, user, peer, "a")
+    await stores.people.block(BOB, ANN, 1)
+    marks = [Mark(user, None, conversation_id(user, peer), 1, read=True) for user, peer in pairs]
+    outcomes = await stores.messages.append_batch([*marks, *beside], 2)
+    shows = [outcome.shows_read for outcome in outcomes if isinstance(outcome, Marked)]
+    assert shows == [pair != (BOB, ANN) for pair in pairs]
+    for user in (ANN, BOB, CID):
+        seen = {
+            summary.peer: summary.peer_read
+            for summary in await stores.archive.conversations(user, None, 10)
+        }
+        assert seen == {peer: None if (peer, user) == (BOB, ANN) else 1 for peer in seen}

@@ -347,7 +347,7 @@ async def test_marks_only_move_forward(store: MessageStore) -> None:
         for seq, read in [(2, False), (1, False), (3, True), (2, True), (3, False), (5, False)]
     ]
     assert moves == [
-        Marked(ANN, received, read, moved_received, moved_read, shares_reads=True)
+        Marked(ANN, received, read, moved_received, moved_read, shows_read=True)
         for received, read, moved_received, moved_read in [
             (2, 0, True, False),
             (2, 0, False, False),

@@ -403,7 +403,7 @@ async def test_mark_waits_for_no_message_and_no_message_for_a_mark(cluster: Clus
     await say(one, ANN, BOB, "first")
     async with cluster.holding(ANN, BOB):
         (marked,) = await one.append_batch([Mark(BOB, None, conversation_id(ANN, BOB), 1, True)], 1)
-    assert marked == Marked(ANN, 1, 1, True, True, shares_reads=True)
+    assert marked == Marked(ANN, 1, 1, True, True, shows_read=True)
 
 
 async def test_marks_of_one_person_at_once_on_two_gateways_move_once(cluster: Cluster) -> None:

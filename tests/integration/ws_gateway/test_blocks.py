@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from shared.ids import conversation_id, new_user_id
+from tests.support.client import Client
 from tests.support.fake_profile import FakeSession
 from tests.support.gateway import TestGateway, running_gateway, stored_messages
 
@@ -85,6 +86,45 @@ async def test_block_ends_typing_and_presence_both_ways(
             assert {"online", "last_seen"} & set(item["peer"]) == set()
         await b.send(type="unblock", id="u", user=ann.user_id)
         await a.expect("presence", user=bob.user_id, online=True)
+
+
+async def test_blocked_person_is_not_shown_what_the_blocker_reads(
+    gateway: TestGateway, ann: FakeSession, bob: FakeSession
+) -> None:
+    talk = conversation_id(ann.user_id, bob.user_id)
+    phone = gateway.profile.log_in(bob.user_id)
+    async with gateway.talking(ann) as a, gateway.talking(bob) as b, gateway.talking(phone) as p:
+
+        async def receipts(client: Client) -> list[tuple[int, int | None]]:
+            frames = [frame for frame in await client.arrived() if frame["type"] == "receipt"]
+            return [(frame["received"], frame.get("read")) for frame in frames]
+
+        async def found() -> list[object]:
+            """What Ann sees of Bob's reads when she lists, resumes and traces."""
+            (item,) = (await a.ask("conversations"))["items"]
+            async with gateway.resuming(ann, a.connected["cursor"]) as again:
+                (receipt,) = [f for f in await again.collect("resumed") if f["type"] == "receipt"]
+            trace = await a.ask("trace", conversation=talk, seq=1)
+            return [item.get("peer_read"), receipt.get("read"), "read_at" in trace]
+
+        for number in range(4):
+            await a.say(bob.user_id, f"{number}", f"{number}")
+        await b.send(type="read", conversation=talk, seq=1)
+        await b.collect("receipt")
+        await b.send(type="block", id="b", user=ann.user_id)
+        await b.collect("done")
+        for kind, seq in (("received", 3), ("read", 2)):
+            await b.send(type=kind, conversation=talk, seq=seq)
+            await b.collect("receipt")
+        assert await receipts(a) == [(1, 1), (3, None)]
+        assert await receipts(p) == [(1, 1), (3, 1), (3, 2)]
+        assert await found() == [None, None, False]
+        await b.send(type="unblock", id="u", user=ann.user_id)
+        await b.collect("done")
+        assert await found() == [2, 2, True]
+        await b.send(type="read", conversation=talk, seq=4)
+        await b.collect("receipt")
+        assert await receipts(a) == [(4, 4)]
 
 
 async def test_blocking_nobody_or_oneself_is_refused(

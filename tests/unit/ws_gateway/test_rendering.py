@@ -85,12 +85,12 @@ def test_erasure_names_the_person_and_no_message() -> None:
 
 
 @pytest.mark.parametrize(
-    ("viewer", "shares_reads", "shown"), [(BOB, True, 2), (BOB, False, None), (ANN, False, 2)]
+    ("viewer", "shows_read", "shown"), [(BOB, True, 2), (BOB, False, None), (ANN, False, 2)]
 )
 def test_private_read_is_shown_to_its_owner_alone(
-    viewer: UserId, shares_reads: bool, shown: int | None
+    viewer: UserId, shows_read: bool, shown: int | None
 ) -> None:
-    receipt = Receipt(TALK, ANN, BOB, 5, 2, shares_reads, None)
+    receipt = Receipt(TALK, ANN, BOB, 5, 2, shows_read, None)
     frame = frame_of(RENDERING.receipt(receipt, viewer))
     assert (frame["user"], frame["received"], frame.get("read")) == (ANN, 5, shown)
 
