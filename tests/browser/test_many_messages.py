@@ -8,6 +8,7 @@ from playwright.async_api import expect
 
 from tests.browser.backstage import hold_answers, say, sign_up
 from tests.browser.conftest import NewPerson
+from tests.browser.person import Person
 from tests.browser.stack import Stack
 
 MESSAGES = 10_000
@@ -152,16 +153,42 @@ async def test_unread_are_counted_as_they_come_and_as_they_are_read(
 ) -> None:
     ann = await new_person()
     await ann.sign_up("ann")
+    me = await ann.own_id()
     bob = await sign_up(stack, "bob")
-    await say(stack, bob, await ann.own_id(), [f"needle{i}" for i in range(1, 301)])
+    await say(stack, bob, me, [f"needle{i}" for i in range(1, 301)])
     await expect(ann.page).to_have_title("(300) Duet")
     tab = await ann.another_tab()
     await expect(tab.page).to_have_title("(300) Duet")
+    await _read_in_part(ann, tab, re.compile(r"\(2[67]\d\) Duet"))
+
+
+async def test_unread_are_counted_in_conversations_far_down_the_list(
+    new_person: NewPerson, stack: Stack
+) -> None:
+    ann = await new_person()
+    await ann.sign_up("ann")
+    me = await ann.own_id()
+    await say(stack, await sign_up(stack, "bob"), me, [f"needle{i}" for i in range(1, 301)])
+    for number in range(51):
+        await say(stack, await sign_up(stack, f"person-{number}"), me, ["hello"])
+    await ann.page.reload()
+    await expect(ann.page).to_have_title("(351) Duet")
+    tab = await ann.another_tab()
+    await expect(tab.page).to_have_title("(351) Duet")
+    await _read_in_part(ann, tab, re.compile(r"\(3[12]\d\) Duet"))
+    entries = tab.page.locator(".conversation a")
+    await expect(entries).to_have_count(50)
+    await entries.last.scroll_into_view_if_needed()
+    await expect(tab.entry("bob")).to_be_visible()
+
+
+async def _read_in_part(ann: Person, tab: Person, title: re.Pattern[str]) -> None:
+    """Go to a message far up in the tab of `ann`: both tabs count what is left alike."""
     await ann.page.bring_to_front()
     await ann.page.get_by_role("searchbox").fill("needle20")
     await ann.page.locator(".hit[data-seq='20']").click()
     await expect(ann.message("needle20")).to_be_focused()
-    await expect(ann.page).to_have_title(re.compile(r"\(2[67]\d\) Duet"))
+    await expect(ann.page).to_have_title(title)
     await expect(tab.page).to_have_title(await ann.page.title())
 
 

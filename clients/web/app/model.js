@@ -6,6 +6,7 @@ import { Thread } from "./thread.js";
 const PAGE = 60;
 const OLDER_PAGE = 100;
 const LIST_PAGE = 50;
+const REST_PAGE = 200;
 const TYPING_MS = 6_000;
 const PROFILES_AT_ONCE = 4;
 
@@ -74,12 +75,13 @@ export class Model extends EventTarget {
   #account;
   #drafts;
   #byConversation = new Map();
-  #profiles = new Map();
+  #profiles = new Set();
   #wantedProfiles = [];
   #loadingProfiles = 0;
   #next = null;
   #refreshing = null;
   #refreshingAgain = null;
+  #loadingRest = null;
 
   constructor(duet, account) {
     super();
@@ -92,10 +94,6 @@ export class Model extends EventTarget {
     this.conversations = new Map();
     this.isListed = false;
     this.#listen();
-  }
-
-  get hasMore() {
-    return this.#next !== null;
   }
 
   get ownId() {
@@ -173,14 +171,10 @@ export class Model extends EventTarget {
     return this.#refreshingAgain;
   }
 
-  async loadMoreConversations() {
-    if (this.#next !== null) await this.#loadList(this.#next);
-  }
-
-  /** Load the list as far down as these people are in it. */
-  async loadListTo(peerIds) {
-    const isKnown = (id) => Boolean(this.conversations.get(id)?.id);
-    while (this.hasMore && !peerIds.every(isKnown)) await this.loadMoreConversations();
+  /** Load the list to its end: what is unread far down counts, and hits of a search are there. */
+  loadRest() {
+    this.#loadingRest ??= this.#loadPages().finally(() => (this.#loadingRest = null));
+    return this.#loadingRest;
   }
 
   /** Load the end of a conversation, unless it is there. */
@@ -317,6 +311,7 @@ export class Model extends EventTarget {
     if (fresh) {
       for (const conversation of this.conversations.values()) conversation.forgetPast();
       this.isListed = false;
+      this.#next = null;
     }
     if (this.me === null) this.loadOwn().catch(() => {});
     try {
@@ -326,6 +321,7 @@ export class Model extends EventTarget {
       if (!error.retryable) throw error; // the next connection asks again
     }
     if (fresh) this.#emit("reset");
+    this.loadRest().catch(() => {}); // the next connection goes on
   }
 
   /** Also what an earlier page, or another tab, has left. */
@@ -338,19 +334,26 @@ export class Model extends EventTarget {
     }
   }
 
-  /** The list is read as far down as the conversation is in it. */
   async #byConversationId(id) {
     if (!this.#byConversation.has(id) && !this.isListed) await this.refresh();
-    while (!this.#byConversation.has(id) && this.hasMore) await this.loadMoreConversations();
+    if (!this.#byConversation.has(id)) await this.loadRest();
     return this.#byConversation.get(id);
   }
 
+  async #loadPages() {
+    while (this.#next !== null) await this.#loadList(this.#next);
+  }
+
+  /** Load one page of the list. Returns where the next one begins. */
   async #loadList(after) {
-    const page = await this.#duet.conversations({ after: after ?? undefined, limit: LIST_PAGE });
-    for (const item of page.items) this.#takeItem(item);
-    if (after !== null || !this.isListed) this.#next = page.next ?? null;
+    const limit = after === null ? LIST_PAGE : REST_PAGE;
+    const { items, next = null } = await this.#duet.conversations({ after: after ?? undefined, limit });
+    if (after !== null && after !== this.#next) return; // meanwhile the list is read from its top again
+    for (const item of items) this.#takeItem(item);
+    if (after !== null || !this.isListed) this.#next = next;
     this.isListed = true;
     this.#emit("list");
+    return next;
   }
 
   #takeItem(item) {
@@ -373,7 +376,6 @@ export class Model extends EventTarget {
     if (item.last_message.seq > item.received && item.last_message.from === item.peer.id) {
       this.#duet.markReceived(item.conversation, item.last_message.seq);
     }
-    this.#wantProfile(conversation);
     this.#emit("person", conversation);
   }
 
@@ -458,7 +460,7 @@ export class Model extends EventTarget {
         conversation.read = read;
         this.#recount(conversation);
       }
-      if (conversation.isMiscounted && read >= conversation.read) this.refresh().catch(() => {});
+      if (conversation.isMiscounted && read >= conversation.read) this.#countAnew(conversation).catch(() => {});
       return;
     }
     conversation.peerReceived = Math.max(conversation.peerReceived, received);
@@ -476,6 +478,14 @@ export class Model extends EventTarget {
     this.#emit("list");
   }
 
+  /** Only the server can count: read the list again, to its end if the conversation is not at its top. */
+  async #countAnew(conversation) {
+    const next = await this.refresh();
+    if (!conversation.isMiscounted) return;
+    this.#next = next;
+    await this.loadRest();
+  }
+
   #typing(conversation, active) {
     clearTimeout(conversation.typingTimer);
     const was = conversation.isTyping;
@@ -489,10 +499,10 @@ export class Model extends EventTarget {
 
   /* ---- Public profiles: asked for one by one, a few at once ---- */
 
-  #wantProfile(conversation) {
-    const { username } = conversation;
+  /** The conversation is shown. */
+  wantProfile({ username }) {
     if (!username || this.#profiles.has(username)) return;
-    this.#profiles.set(username, null);
+    this.#profiles.add(username);
     this.#wantedProfiles.push(username);
     this.#loadProfiles();
   }
@@ -510,14 +520,14 @@ export class Model extends EventTarget {
     try {
       this.#takeProfile(await this.#account.user(username));
     } catch {
-      this.#profiles.delete(username); // asked again with the next list
+      this.#profiles.delete(username); // asked again when it is drawn anew
     }
     this.#loadingProfiles -= 1;
     this.#loadProfiles();
   }
 
   #takeProfile(user) {
-    this.#profiles.set(user.username, user);
+    this.#profiles.add(user.username);
     const conversation = this.#of(user.id);
     conversation.profile = user;
     conversation.username = user.username;

@@ -140,7 +140,7 @@ export class Search {
     try {
       const peer = this.#within?.peerId;
       const { items } = await this.#duet.search(query, { peer, limit: MESSAGES_SHOWN });
-      await this.#model.loadListTo(items.map((item) => item.peer)); // a hit has no name by itself
+      await this.#model.loadRest(); // a hit has no name by itself
       return items;
     } catch {
       return null;
@@ -184,6 +184,7 @@ export class Search {
 
   #messageHit({ message, peer, snippet }) {
     const conversation = this.#model.conversations.get(peer);
+    if (conversation) this.#model.wantProfile(conversation);
     const onclick = () => conversation && this.#on.open(conversation, message.seq);
     return h(
       "button",

@@ -6,6 +6,7 @@ import { Search } from "./search.js";
 import { oneLine } from "./text.js";
 import * as time from "./time.js";
 
+const STEP = 50;
 const TICKS = { sent: "check", delivered: "checks", read: "checks" };
 
 export class Sidebar {
@@ -13,6 +14,7 @@ export class Sidebar {
   #on;
   #search;
   #openId = null;
+  #most = STEP;
 
   /** `on` has `open(conversation, seq?)`, `openSettings()`, `href(conversation)`. */
   constructor(model, duet, account, on) {
@@ -49,7 +51,7 @@ export class Sidebar {
     this.#list = h("ul", { class: "conversations", onkeydown: (event) => moveFocus(event, this.#search) });
     this.#scroller = h(
       "div",
-      { class: "sidebar-scroll", onscroll: () => this.#loadMore() },
+      { class: "sidebar-scroll", onscroll: () => this.#showMore() },
       h("nav", { aria: { label: "Conversations" } }, this.#list),
       this.#search.hits,
     );
@@ -78,7 +80,7 @@ export class Sidebar {
       const face = { name: me.display_name || me.username, key: me.id, avatarUrl: me.avatar_url };
       this.#own.replaceChildren(avatar(face, "small"));
     }
-    const listed = this.#model.listed();
+    const listed = this.#model.listed().slice(0, this.#most);
     reconcile(
       this.#list,
       listed.length > 0 ? listed.map((conversation) => this.#row(conversation)) : this.#empty(),
@@ -131,8 +133,9 @@ export class Sidebar {
       signature: JSON.stringify([
         name, conversation.face, unread, isOpen, preview, at, status, progress, conversation.isTyping, time.brief(at), last?.deleted,
       ]),
-      build: () =>
-        h(
+      build: () => {
+        this.#model.wantProfile(conversation);
+        return h(
           "li",
           { class: "conversation" },
           h(
@@ -173,13 +176,15 @@ export class Sidebar {
               ),
             ),
           ),
-        ),
+        );
+      },
     };
   }
 
-  #loadMore() {
+  #showMore() {
     const { scrollTop, clientHeight, scrollHeight } = this.#scroller;
-    if (!this.#model.hasMore || scrollHeight - scrollTop - clientHeight > 400) return;
-    this.#model.loadMoreConversations().catch(() => {});
+    if (scrollHeight - scrollTop - clientHeight > 400) return;
+    this.#most = this.#list.childElementCount + STEP;
+    this.update();
   }
 }
