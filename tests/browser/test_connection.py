@@ -14,10 +14,14 @@ from playwright.async_api import (
     expect,
 )
 
+from tests.browser.backstage import say, sign_up
 from tests.browser.conftest import NewPerson, ann_and_bob
 from tests.browser.stack import Stack
 from tests.support.engines import ON_SCALE
 from ws_gateway.__main__ import main
+
+_TOP = "(element) => element.getBoundingClientRect().top"
+_one_file = pytest.mark.skipif(ON_SCALE, reason="PostgreSQL is no file of the gateway's")
 
 
 async def test_killed_gateway_heals_and_what_was_written_meanwhile_is_sent_once(
@@ -160,16 +164,14 @@ async def test_refused_access_token_is_renewed_without_a_word(new_person: NewPer
     assert len(refused) == 1
 
 
-@pytest.mark.skipif(ON_SCALE, reason="PostgreSQL is no file of the gateway's")
+@_one_file
 async def test_restored_database_is_shown_and_marked_as_it_is(
     new_person: NewPerson, stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DUET_DATA_DIR", str(stack.data_dir))
     ann, bob = await ann_and_bob(new_person)
     await ann.write("one")
     await ann.sees("one", "delivered")
-    copy = str(stack.data_dir / "copy.db")
-    assert main(["backup", copy]) == 0
+    copy = _back_up(stack, monkeypatch)
     await bob.open("ann")
     for text in ("two", "three"):
         await ann.write(text)
@@ -186,6 +188,72 @@ async def test_restored_database_is_shown_and_marked_as_it_is(
     await bob.open("ann")
     await ann.sees("another two", "read")
     assert await bob.texts() == await ann.texts() == ["one", "another two"]
+
+
+@_one_file
+async def test_restored_database_leaves_focus_and_menus_where_their_message_is(
+    new_person: NewPerson, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann, bob = await ann_and_bob(new_person)
+    await ann.write("one")
+    await ann.sees("one", "delivered")
+    copy = _back_up(stack, monkeypatch)
+    tab = await ann.another_tab()
+    await tab.open("bob")
+    await ann.write("two")
+    await ann.sees("two", "delivered")
+    await bob.entry("ann").focus()
+    await expect(bob.entry("ann").locator(".preview")).to_have_text("two")
+    await stack.stop_gateway(signal.SIGTERM)
+    await ann.write("another two")
+    await ann.sees("another two", "sending")
+    for each, text in ((ann, "one"), (tab, "two")):
+        await each.message(text).locator(".row-menu").press("Enter")
+        await expect(each.page.get_by_role("menuitem", name="Copy text")).to_be_focused()
+    assert main(["restore", copy]) == 0
+    await stack.start_gateway()
+    await ann.sees("another two", "delivered")
+    await expect(ann.message("two")).to_have_count(0)
+    await expect(ann.page.get_by_role("menuitem", name="Copy text")).to_be_focused()
+    await ann.page.keyboard.press("Escape")
+    await expect(ann.message("one").locator(".row-menu")).to_be_focused()
+    await tab.sees("another two")
+    await expect(tab.message("two")).to_have_count(0)
+    await expect(tab.page.get_by_role("menu")).to_be_hidden()
+    await expect(bob.entry("ann").locator(".preview")).to_have_text("another two")
+    await expect(bob.entry("ann")).to_be_focused()
+
+
+@_one_file
+async def test_restored_database_leaves_one_where_one_reads(
+    new_person: NewPerson, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = await new_person()
+    await ann.sign_up("ann")
+    me = await ann.own_id()
+    bob = await sign_up(stack, "bob")
+    await say(stack, bob, me, [f"needle{number}" for number in range(1, 46)])
+    copy = _back_up(stack, monkeypatch)
+    await say(stack, bob, me, ["lost"])
+    await ann.page.get_by_role("searchbox").fill("needle10")
+    await ann.page.locator(".hit[data-seq='10']").click()
+    row = ann.message("needle10")
+    await expect(row).to_be_focused()
+    await row.press("Enter")
+    before = await row.evaluate(_TOP)
+    histories = _frames_received(ann.context, "history")
+    await stack.stop_gateway(signal.SIGTERM)
+    assert main(["restore", copy]) == 0
+    await stack.start_gateway()
+    for _ in ("before", "after"):
+        await asyncio.wait_for(histories.get(), 30)
+    await expect(ann.entry("bob").locator(".preview")).to_have_text("needle45")
+    await expect(ann.page.get_by_role("menuitem", name="Copy text")).to_be_focused()
+    assert abs(await row.evaluate(_TOP) - before) < 1
+    await ann.page.keyboard.press("Escape")
+    await ann.page.get_by_role("button", name="Go to the latest message").click()
+    await ann.sees("needle45")
+    await expect(ann.message("lost")).to_have_count(0)
 
 
 class TestShortLivedTokens:
@@ -222,6 +290,14 @@ class TestShortLivedTokens:
         await tab.write("from the other tab")
         await ann.sees("from the other tab", "delivered")
         assert again == []
+
+
+def _back_up(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Copy the gateway's database, which `main` finds from now on. Returns where the copy is."""
+    monkeypatch.setenv("DUET_DATA_DIR", str(stack.data_dir))
+    copy = str(stack.data_dir / "copy.db")
+    assert main(["backup", copy]) == 0
+    return copy
 
 
 async def _lose_first_ack(page: Page, stack: Stack) -> list[bool]:

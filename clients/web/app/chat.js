@@ -283,7 +283,8 @@ export class Chat {
     const mine = message.from === this.model.ownId;
     const items = [
       ["Copy text", () => navigator.clipboard?.writeText(message.text)],
-      mine && ["Edit", () => this.#composer.edit(message)],
+      // The row may be older than the messages that are held, and only these learn of changes.
+      mine && ["Edit", () => this.#composer.edit(this.#open.thread.find(message.seq) ?? message)],
       mine && ["Details", () => this.#showTrace(message)],
       mine && ["Delete for both", () => this.#duet.delete(message).catch(() => {}), "danger"],
     ];

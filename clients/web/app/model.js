@@ -93,6 +93,8 @@ export class Model extends EventTarget {
     this.blocked = new Set();
     this.conversations = new Map();
     this.isListed = false;
+    /** What is shown is of another past, and stays until the list of this one is there. */
+    this.isReloading = false;
     this.#listen();
   }
 
@@ -310,6 +312,7 @@ export class Model extends EventTarget {
   async #live(fresh) {
     if (fresh) {
       for (const conversation of this.conversations.values()) conversation.forgetPast();
+      this.isReloading ||= this.isListed;
       this.isListed = false;
       this.#next = null;
     }
@@ -318,6 +321,7 @@ export class Model extends EventTarget {
       await Promise.all([this.refresh(), this.loadBlocked()]);
       await this.#dropRefused();
     } catch (error) {
+      this.isReloading = false;
       if (!error.retryable) throw error; // the next connection asks again
     }
     if (fresh) this.#emit("reset");
@@ -352,6 +356,7 @@ export class Model extends EventTarget {
     for (const item of items) this.#takeItem(item);
     if (after !== null || !this.isListed) this.#next = next;
     this.isListed = true;
+    this.isReloading = false;
     this.#emit("list");
     return next;
   }

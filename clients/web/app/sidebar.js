@@ -80,6 +80,7 @@ export class Sidebar {
       const face = { name: me.display_name || me.username, key: me.id, avatarUrl: me.avatar_url };
       this.#own.replaceChildren(avatar(face, "small"));
     }
+    if (this.#model.isReloading) return;
     const listed = this.#model.listed().slice(0, this.#most);
     reconcile(
       this.#list,

@@ -17,6 +17,7 @@ export class ThreadRows {
   #model;
   #on;
   #isAlive = false;
+  #ids = new Map();
 
   constructor(model, on) {
     this.#model = model;
@@ -95,14 +96,21 @@ export class ThreadRows {
           ? "failed"
           : "sending"
         : this.#model.progress(conversation, message);
-    const key = `m${message.id ?? message.seq}`;
+    const key = this.#key(message);
     return {
       key,
       signature: [
-        message.seq, message.revision, message.deleted, progress, startsGroup, endsGroup, mine, entry?.failed?.code,
+        message.seq, message.revision, message.edited_at, message.deleted, progress, startsGroup, endsGroup, mine, entry?.failed?.code,
       ].join(),
       build: (old) => this.#build(conversation, { key, message, entry, mine, progress, startsGroup, endsGroup }, old),
     };
+  }
+
+  /** The same for the same message, however it came; another past may have another one at its `seq`. */
+  #key({ id, seq, sent_at }) {
+    const place = `${seq} ${sent_at}`;
+    if (id && seq) this.#ids.set(place, id);
+    return `m${id ?? this.#ids.get(place) ?? place}`;
   }
 
   #build(conversation, { key, message, entry, mine, progress, startsGroup, endsGroup }, old) {

@@ -21,6 +21,7 @@ export class ThreadView {
   #target = null;
   #shownKeys = new Set();
   #settling = false;
+  #isReloading = false;
 
   /** `on` has `openMenu(row, message)`, `retry(entry)`, `discard(entry)`, and `drawn()`. */
   constructor(model, on) {
@@ -64,7 +65,7 @@ export class ThreadView {
   async open(conversation, seq = null) {
     this.#conversation = conversation;
     this.#clear();
-    this.#unreadFrom = conversation.unread > 0 ? conversation.read : null;
+    this.#showUnread();
     this.#isStuck = seq === null;
     this.#from = this.#to = 0;
     this.element.setAttribute("aria-label", `Messages with ${conversation.name}`);
@@ -84,9 +85,26 @@ export class ThreadView {
     this.#clear();
   }
 
-  /** Load anew what is on the screen: the server has another past than we thought. */
+  /** The server has another past than we thought: load it where one reads. What both have keeps its rows. */
   async reload() {
-    if (this.#conversation) await this.open(this.#conversation);
+    const conversation = this.#conversation;
+    if (!conversation) return;
+    const { thread } = conversation;
+    const seq = this.#isStuck ? null : this.#anchor()?.seq;
+    this.#showUnread();
+    this.#isReloading = true;
+    try {
+      if (!seq) await this.#model.loadEnd(conversation);
+      else if (!thread.isLoaded) await this.#model.loadAround(conversation, seq);
+    } finally {
+      this.#isReloading = false;
+      this.update();
+    }
+    if (this.#conversation !== conversation) return;
+    if (!seq || seq > thread.hi) return this.#placeAtEnd();
+    this.#from = Math.max(thread.lo, this.#from);
+    this.#to = Math.min(thread.hi, this.#to);
+    this.#render();
   }
 
   async showEnd() {
@@ -101,6 +119,11 @@ export class ThreadView {
     return this.#conversation?.thread.messages.findLast(
       (message) => message.from === this.#model.ownId && !message.deleted,
     );
+  }
+
+  #showUnread() {
+    const { unread, read } = this.#conversation;
+    this.#unreadFrom = unread > 0 ? read : null;
   }
 
   #placeAtEnd() {
@@ -155,16 +178,14 @@ export class ThreadView {
   }
 
   #scrolled() {
-    if (!this.#conversation || this.#settling) return;
+    if (!this.#conversation?.thread.isLoaded || this.#settling) return;
     const { scrollTop, scrollHeight, clientHeight } = this.element;
     if (clientHeight !== this.#height) return; // the composer grew: `#resized` is next
     const below = scrollHeight - scrollTop - clientHeight;
     const { thread } = this.#conversation;
     this.#isStuck = below < STUCK_PX && thread.atEnd && this.#to === thread.hi;
-    if (thread.isLoaded) {
-      if (scrollTop < NEAR_PX) this.#growUp(thread);
-      else if (below < NEAR_PX) this.#growDown(thread);
-    }
+    if (scrollTop < NEAR_PX) this.#growUp(thread);
+    else if (below < NEAR_PX) this.#growDown(thread);
     this.#showJump();
     this.#markRead();
   }
@@ -205,7 +226,7 @@ export class ThreadView {
     if (!conversation) return;
     const { thread } = conversation;
     const pending = thread.atEnd || !thread.isLoaded ? this.#model.pending(conversation) : [];
-    if (!thread.isLoaded && pending.length === 0) return;
+    if (!thread.isLoaded && (pending.length === 0 || this.#isReloading)) return;
     if (!this.#isStuck && (this.#to < thread.lo || this.#from > thread.hi)) return; // what to show is on its way
     this.element.classList.remove("is-loading");
     if (this.#isStuck) {
@@ -251,7 +272,9 @@ export class ThreadView {
     const top = this.element.getBoundingClientRect().top;
     for (const row of this.#list.children) {
       const box = row.getBoundingClientRect();
-      if (box.bottom > top && row.dataset.key?.startsWith("m")) return { key: row.dataset.key, offset: box.top - top };
+      if (box.bottom > top && row.dataset.key?.startsWith("m")) {
+        return { key: row.dataset.key, seq: Number(row.dataset.seq), offset: box.top - top };
+      }
     }
     return null;
   }
@@ -273,7 +296,7 @@ export class ThreadView {
 
   #markRead() {
     const conversation = this.#conversation;
-    if (!conversation || document.hidden || !document.hasFocus()) return;
+    if (!conversation?.thread.isLoaded || document.hidden || !document.hasFocus()) return;
     if (document.body.dataset.pane === "list" && matchMedia("(max-width: 760px)").matches) return;
     const bottom = this.element.getBoundingClientRect().bottom;
     const seen = [...this.#list.children].findLast(
