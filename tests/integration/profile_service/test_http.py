@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -13,6 +13,7 @@ from profile_service.http_api import operation
 from profile_service.http_api.application import build_application
 from profile_service.http_api.operation import Call, Guard, Operation
 from profile_service.metrics import Metrics
+from profile_service.server import BoundedProtocol
 from tests.support.profile_service import (
     PASSWORD,
     RunningService,
@@ -186,6 +187,37 @@ async def test_a_body_that_does_not_arrive_is_not_waited_for(
     writer.write(f"{head}Content-Length: 100\r\n\r\n{{".encode())
     answer = await reader.readuntil(b"request_timeout")
     assert answer.startswith(b"HTTP/1.1 408")
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_an_answer_is_one_write_and_whole_before_its_connection_is_closed(
+    service: RunningService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, writes = BoundedProtocol.connection_made, 0
+
+    class Counted:
+        def __init__(self, transport: asyncio.Transport) -> None:
+            self._transport = transport
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._transport, name)
+
+        def write(self, data: bytes) -> None:
+            nonlocal writes
+            writes += 1
+            self._transport.write(data)
+
+    def counted(protocol: BoundedProtocol, transport: asyncio.Transport) -> None:
+        made(protocol, cast(asyncio.Transport, Counted(transport)))
+
+    monkeypatch.setattr(BoundedProtocol, "connection_made", counted)
+    reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+    for number, connection in enumerate([b"keep-alive", b"keep-alive", b"close"], start=1):
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: " + connection + b"\r\n\r\n")
+        assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 200")
+        assert writes == number
+    assert await reader.read() == b""
     writer.close()
     await writer.wait_closed()
 
