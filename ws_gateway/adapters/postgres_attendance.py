@@ -113,8 +113,9 @@ class PostgresAttendance:
         names = [connection_id for _, connection_id in arrivals]
 
         async def work(connection: Connection) -> Sequence[Arrival]:
-            await connection.execute(_RETURNED, people, self._gateway)
+            # In this order: who returns is somewhere all the while, for peers who look just now.
             await connection.execute(_ARRIVE, names, people, self._gateway)
+            await connection.execute(_RETURNED, people, self._gateway)
             rows = await connection.fetch(
                 _CONSEQUENCES, people, self._gateway, self._max_connections_per_user
             )

@@ -13,7 +13,7 @@ from ws_gateway.adapters.local_attendance import LocalAttendance
 from ws_gateway.adapters.postgres_attendance import PostgresAttendance
 from ws_gateway.adapters.postgres_people import PostgresPeopleStore
 from ws_gateway.adapters.postgres_stores import MIGRATIONS, SCHEMA
-from ws_gateway.ports import Attendance, StoreUnavailable
+from ws_gateway.ports import Arrival, Attendance, StoreUnavailable
 
 EVE = UserId("u_eve")
 
@@ -164,6 +164,28 @@ async def test_who_returns_in_time_does_not_depart(here: PostgresAttendance) -> 
     assert not await here.depart(ANN)
 
 
+async def test_who_returns_is_here_all_the_while(
+    here: PostgresAttendance, there: PostgresAttendance, database: Postgres
+) -> None:
+    """Their peers who come just then are told of nobody who was here before, but by this."""
+    await there.leave(await come(there, BOB), may_return=True)
+    name = new_connection_id()
+
+    async def hold_the_name(outside: Connection) -> asyncio.Task[Arrival]:
+        await outside.execute(_INSERT, name, EVE)
+        returning = asyncio.create_task(there.arrive(BOB, name))
+        async with asyncio.timeout(4):
+            while not await database.read(lambda connection: connection.fetch(_WHO_WAITS)):
+                pass
+        assert await here.elsewhere([BOB], ANN) == {BOB}
+        await outside.execute("DELETE FROM attendance WHERE connection = $1", name)
+        return returning
+
+    assert (await (await database.write(hold_the_name))).is_first
+    assert await here.elsewhere([BOB], ANN) == {BOB}
+    assert not await there.depart(BOB)
+
+
 async def test_oldest_connection_on_any_gateway_makes_room(
     here: PostgresAttendance, there: PostgresAttendance
 ) -> None:
@@ -248,10 +270,12 @@ async def test_gateway_stays_forgotten_until_it_has_restored_its_people(
     assert not (await here.beat(hears=True)).was_forgotten
 
 
-_END_WHO_WAITS = """
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+_INSERT = "INSERT INTO attendance (connection, person, gateway) VALUES ($1, $2, 'outside')"
+_WHO_WAITS = """
+SELECT pid FROM pg_stat_activity
 WHERE datname = current_database() AND wait_event_type = 'Lock'
 """
+_END_WHO_WAITS = f"SELECT pg_terminate_backend(pid) FROM ({_WHO_WAITS}) AS waiting"
 
 
 async def test_restoring_forgets_what_is_not_there(
