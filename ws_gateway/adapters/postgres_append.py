@@ -11,7 +11,7 @@ import msgspec
 
 from shared.ids import UserId
 from ws_gateway.adapters.postgres_chats import Chats
-from ws_gateway.adapters.postgres_rows import MAX_SEQ, Chat, position_of
+from ws_gateway.adapters.postgres_rows import BLOCKS, MAX_SEQ, Chat, position_of
 from ws_gateway.conversations import (
     Appended,
     Blocked,
@@ -31,17 +31,15 @@ __all__ = ["APPEND", "Growth", "Known", "Name"]
 Name: TypeAlias = tuple[UserId, str]
 """A sender and a client id: what names a message for ever."""
 
-APPEND = """
+APPEND = f"""
 SELECT positions, last_seqs, received, read, ARRAY(
-    SELECT shares_reads[n] AND NOT EXISTS (
-        SELECT FROM blocks
-        WHERE (blocker, blocked) = (($21::integer[])[n], ($22::integer[])[n]) OFFSET 0
-    ) FROM generate_subscripts(shares_reads, 1) AS n ORDER BY n
+    SELECT shares_reads[n] AND NOT
+        {BLOCKS.format(person="($21::integer[])[n]", viewer="($22::integer[])[n]")}
+    FROM generate_subscripts(shares_reads, 1) AS n ORDER BY n
 ) AS shows_read
-FROM append({})
-""".format(", ".join(f"${n}" for n in range(1, 28)))
-"""`append` tells who shares their reads; whom they block is looked up beside it, with OFFSET as in
-`SHOWS_READ`."""
+FROM append({", ".join(f"${n}" for n in range(1, 28))})
+"""
+"""`append` tells who shares their reads; whom they block is looked up beside it."""
 
 
 class Known(msgspec.Struct, frozen=True):

@@ -11,6 +11,7 @@ from ws_gateway.conversations import Event, EventKind, Message
 from ws_gateway.ports import StoreUnavailable
 
 __all__ = [
+    "BLOCKS",
     "CHAT",
     "CHAT_JOINS",
     "MAX_SEQ",
@@ -53,10 +54,14 @@ ONE = "(SELECT * FROM messages WHERE conversation = {chat} AND seq = {seq} OFFSE
 """One message, by both columns of the primary key, whatever the planner thinks of conversations:
 OFFSET keeps it from looking through all messages of one. To follow LATERAL."""
 
-SHOWS_READ = """({person}.shares_reads AND NOT EXISTS
- (SELECT FROM blocks WHERE (blocker, blocked) = ({person}.key, {viewer}) OFFSET 0))"""
-"""Whether a person, of `users`, lets a viewer (by key) see how far they have read. OFFSET keeps it
-from reading all blocks at once while PostgreSQL takes them to be few."""
+BLOCKS = """EXISTS
+ (SELECT FROM blocks WHERE (blocker, blocked) = ({person}, {viewer}) OFFSET 0)"""
+"""Whether one person blocks another, by their keys. OFFSET keeps it from reading all blocks at once
+while PostgreSQL takes them to be few."""
+
+SHOWS_READ = f"""({{person}}.shares_reads AND NOT
+ {BLOCKS.format(person="{person}.key", viewer="{viewer}")})"""
+"""Whether a person, of `users`, lets a viewer (by key) see how far they have read."""
 
 
 class Chat(msgspec.Struct, frozen=True, gc=False):
