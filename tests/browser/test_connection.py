@@ -16,6 +16,7 @@ from playwright.async_api import (
 
 from tests.browser.backstage import say, sign_up
 from tests.browser.conftest import NewPerson, ann_and_bob
+from tests.browser.person import Person
 from tests.browser.stack import Stack
 from tests.support.engines import ON_SCALE
 from ws_gateway.__main__ import main
@@ -168,10 +169,7 @@ async def test_refused_access_token_is_renewed_without_a_word(new_person: NewPer
 async def test_restored_database_is_shown_and_marked_as_it_is(
     new_person: NewPerson, stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ann, bob = await ann_and_bob(new_person)
-    await ann.write("one")
-    await ann.sees("one", "delivered")
-    copy = _back_up(stack, monkeypatch)
+    ann, bob, copy = await _backed_up_after_one(new_person, stack, monkeypatch)
     await bob.open("ann")
     for text in ("two", "three"):
         await ann.write(text)
@@ -194,10 +192,7 @@ async def test_restored_database_is_shown_and_marked_as_it_is(
 async def test_restored_database_leaves_focus_and_menus_where_their_message_is(
     new_person: NewPerson, stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ann, bob = await ann_and_bob(new_person)
-    await ann.write("one")
-    await ann.sees("one", "delivered")
-    copy = _back_up(stack, monkeypatch)
+    ann, bob, copy = await _backed_up_after_one(new_person, stack, monkeypatch)
     tab = await ann.another_tab()
     await tab.open("bob")
     await ann.write("two")
@@ -290,6 +285,16 @@ class TestShortLivedTokens:
         await tab.write("from the other tab")
         await ann.sees("from the other tab", "delivered")
         assert again == []
+
+
+async def _backed_up_after_one(
+    new_person: NewPerson, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Person, Person, str]:
+    """Ann has written "one" to Bob, and the copy was made."""
+    ann, bob = await ann_and_bob(new_person)
+    await ann.write("one")
+    await ann.sees("one", "delivered")
+    return ann, bob, _back_up(stack, monkeypatch)
 
 
 def _back_up(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> str:

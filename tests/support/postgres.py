@@ -4,6 +4,7 @@
 it, one is started from the binaries of this machine, for each process that runs tests.
 """
 
+import asyncio
 import contextlib
 import dataclasses
 import itertools
@@ -25,7 +26,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 
-from shared.postgres import migrate
+from shared.postgres import Connection, migrate
 
 __all__ = [
     "POSTGRES_MISSING",
@@ -33,6 +34,7 @@ __all__ = [
     "PostgresServer",
     "postgres_databases",
     "postgres_server",
+    "somebody_waits",
 ]
 
 POSTGRES_MISSING = "PostgreSQL is not installed (Debian, Ubuntu: apt install postgresql)"
@@ -41,6 +43,10 @@ USER = "duet"
 _GIVEN_URL = os.environ.get("DUET_TEST_POSTGRES_URL")  # before the fixtures hide our settings
 _WITHIN_S = 30.0
 _READY = "database system is ready to accept connections"
+_WAITING = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
 _CONFIGURATION = """
 listen_addresses = '127.0.0.1'
 unix_socket_directories = ''
@@ -289,6 +295,16 @@ def postgres_server() -> Iterator[PostgresServer]:
         yield server
     finally:
         server.close()
+
+
+async def somebody_waits(connection: Connection, count: int = 1) -> None:
+    """Return once so many statements wait for locks of the connection's database.
+
+    Outside a transaction: within one PostgreSQL tells again what it has told first.
+    """
+    async with asyncio.timeout(10):
+        while await connection.fetchval(_WAITING) < count:
+            pass
 
 
 def _binaries() -> Path | None:

@@ -7,7 +7,7 @@ import pytest
 
 from shared.ids import ConnectionId, UserId, new_connection_id
 from shared.postgres import Connection, Postgres
-from tests.support.postgres import Databases
+from tests.support.postgres import Databases, somebody_waits
 from tests.support.talk import ANN, BOB, CID
 from ws_gateway.adapters.local_attendance import LocalAttendance
 from ws_gateway.adapters.postgres_attendance import PostgresAttendance
@@ -174,9 +174,7 @@ async def test_who_returns_is_here_all_the_while(
     async def hold_the_name(outside: Connection) -> asyncio.Task[Arrival]:
         await outside.execute(_INSERT, name, EVE)
         returning = asyncio.create_task(there.arrive(BOB, name))
-        async with asyncio.timeout(4):
-            while not await database.read(lambda connection: connection.fetch(_WHO_WAITS)):
-                pass
+        await database.read(somebody_waits)
         assert await here.elsewhere([BOB], ANN) == {BOB}
         await outside.execute("DELETE FROM attendance WHERE connection = $1", name)
         return returning
@@ -258,9 +256,8 @@ async def test_gateway_stays_forgotten_until_it_has_restored_its_people(
     async def end_who_waits(outside: Connection) -> None:
         await outside.execute("LOCK TABLE attendance")
         beat = asyncio.create_task(here.beat(hears=True))
-        async with asyncio.timeout(4):
-            while not await database.read(lambda connection: connection.fetch(_END_WHO_WAITS)):
-                pass
+        await database.read(somebody_waits)
+        await database.read(lambda connection: connection.execute(_END_WHO_WAITS))
         with pytest.raises(StoreUnavailable):
             await beat
 
@@ -271,11 +268,10 @@ async def test_gateway_stays_forgotten_until_it_has_restored_its_people(
 
 
 _INSERT = "INSERT INTO attendance (connection, person, gateway) VALUES ($1, $2, 'outside')"
-_WHO_WAITS = """
-SELECT pid FROM pg_stat_activity
+_END_WHO_WAITS = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE datname = current_database() AND wait_event_type = 'Lock'
 """
-_END_WHO_WAITS = f"SELECT pg_terminate_backend(pid) FROM ({_WHO_WAITS}) AS waiting"
 
 
 async def test_restoring_forgets_what_is_not_there(

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from shared.ids import UserId, conversation_id
-from tests.support.postgres import Databases
+from tests.support.postgres import Databases, somebody_waits
 from tests.support.talk import ANN, BOB, CID, every_event, say
 from ws_gateway.adapters.postgres_chats import Chats
 from ws_gateway.adapters.postgres_stores import (
@@ -68,18 +68,7 @@ class Cluster:
         finally:
             await connection.close()
 
-    async def somebody_waits(self, count: int = 1) -> None:
-        """Return once so many statements wait for locks."""
 
-        async with asyncio.timeout(10):
-            while await self.outside.fetchval(_WAITING) < count:
-                pass
-
-
-_WAITING = """
-SELECT count(*) FROM pg_stat_activity
-WHERE datname = current_database() AND wait_event_type = 'Lock'
-"""
 _KILL = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE datname = current_database() AND application_name = 'duet_gateway'
@@ -131,7 +120,7 @@ async def test_what_commits_late_lies_behind_no_cursor(cluster: Cluster) -> None
         await transaction.start()
         earlier = events_of(await make_changes(connection, chats, held, 1))
         appending = asyncio.create_task(other.append_batch(late, 1))
-        await cluster.somebody_waits()
+        await somebody_waits(cluster.outside)
         page = await one.events_after(BOB, 0, 10)
         assert (len(page.events), page.upto, page.complete) == (2, 2, True)
         assert not appending.done()
@@ -152,7 +141,7 @@ async def test_transaction_that_is_held_up_and_rolls_back_leaves_no_hole(cluster
         await transaction.start()
         await make_changes(connection, chats, held, 1)
         appending = asyncio.create_task(other.append_batch(drafts(2, BOB, ANN), 1))
-        await cluster.somebody_waits()
+        await somebody_waits(cluster.outside)
         await transaction.rollback()
     events = events_of(await appending)
     assert [(e.position, e.recipient_position, e.message.seq) for e in events] == [
@@ -166,7 +155,7 @@ async def test_others_are_not_held_up(cluster: Cluster) -> None:
     await say(one, ANN, BOB, "first")
     async with cluster.holding(ANN):
         appending = asyncio.create_task(one.append_batch(drafts(1), 1))
-        await cluster.somebody_waits()
+        await somebody_waits(cluster.outside)
         await say(other, CID, BOB, "not held up")
         assert not appending.done()
     await appending
@@ -320,7 +309,7 @@ async def test_batch_whose_connection_is_killed_changed_nothing(cluster: Cluster
     batch = [*drafts(100), *drafts(100, BOB, ANN, "m")]
     async with cluster.holding(BOB):
         appending = asyncio.create_task(one.append_batch(batch, 1))
-        await cluster.somebody_waits()
+        await somebody_waits(cluster.outside)
         await cluster.outside.execute(_KILL + " AND wait_event_type = 'Lock'")
         with pytest.raises(StoreUnavailable):
             await appending
@@ -392,7 +381,7 @@ async def test_those_who_ask_keep_nobody_from_sending(cluster: Cluster) -> None:
             asyncio.create_task(here.archive.trace(ANN, message.conversation, message.seq))
             for _ in range(20)
         ]
-        await cluster.somebody_waits(2)
+        await somebody_waits(cluster.outside, 2)
         async with asyncio.timeout(3):
             await say(here.messages, ANN, CID, "hi")
     assert all(await asyncio.gather(*asking))

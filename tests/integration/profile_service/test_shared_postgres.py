@@ -31,7 +31,7 @@ from profile_service.users import Profile, User
 from shared.ids import new_session_id, new_user_id
 from shared.postgres import Connection, Postgres
 from shared.revocation import Revocation
-from tests.support.postgres import Databases
+from tests.support.postgres import Databases, somebody_waits
 from tests.support.profile_postgres import migrated_url, opened_postgres
 from tests.support.profile_service import ManualClock
 from tests.support.waiting import until
@@ -238,9 +238,7 @@ async def test_a_revocation_that_commits_late_is_not_skipped(sides: list[Side]) 
     early = asyncio.create_task(append(0, wait))
     await appended.wait()
     late = asyncio.create_task(append(1, go_on))
-    async with asyncio.timeout(10):
-        while not await sides[0].database.read(_somebody_waits_for_a_lock):
-            pass
+    await sides[0].database.read(somebody_waits)
     assert await feed(sides[0]) == []
     commit.set()
     await asyncio.gather(early, late)
@@ -248,14 +246,6 @@ async def test_a_revocation_that_commits_late_is_not_skipped(sides: list[Side]) 
     entries = await sides[1].sessions.revocations_after(0, 10)
     assert [entry.at.position for entry in entries] == [1, 2, 3]
     assert [entry.revocation.user_id for entry in entries] == user_ids
-
-
-async def _somebody_waits_for_a_lock(connection: Connection) -> bool:
-    found: bool = await connection.fetchval(
-        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        " AND datname = current_database())"
-    )
-    return found
 
 
 async def test_a_rolled_back_revocation_leaves_no_gap(sides: list[Side]) -> None:
